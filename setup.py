@@ -1,0 +1,33 @@
+"Hand settings.ini to setuptools: name, version, description, requirements and extras have one home."
+from configparser import ConfigParser
+from pathlib import Path
+from setuptools import setup
+
+here = Path(__file__).parent
+ini = ConfigParser(delimiters=['='])
+ini.read(here/'settings.ini', encoding='utf-8')
+cfg = ini['DEFAULT']
+
+
+def lines(text): return [o.strip() for o in text.splitlines() if o.strip()]
+
+
+extras = {k: lines(v) for k, v in ini['extras'].items() if k not in ini.defaults()}
+
+setup(
+    version=cfg['version'],
+    license=cfg['license'],
+    author=cfg['author'],
+    keywords=cfg['keywords'].split(),
+    install_requires=lines(cfg['requirements']),
+    extras_require=extras,
+    entry_points={'console_scripts': lines(cfg['console_scripts']), 'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
+    packages=[cfg['lib_name']],
+    long_description=(here/'README.md').read_text(encoding='utf-8') if (here/'README.md').exists() else '',
+    long_description_content_type='text/markdown',
+    classifiers=[
+        'Development Status :: 4 - Beta', 'Intended Audience :: Education', 'Intended Audience :: Developers',
+        'Topic :: Scientific/Engineering :: Image Recognition', 'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10', 'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12', 'Programming Language :: Python :: 3.13'],
+)

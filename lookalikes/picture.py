@@ -85,7 +85,7 @@ def _os_reason(path, e):
     if e.errno == errno.ENXIO: return 'a socket or device, not a file'
     return 'no permission to read it' if e.errno in (errno.EACCES, errno.EPERM) else f'cannot be opened ({e.strerror})'
 
-# %% ../nbs/parts/00_picture.ipynb #11cc5b53
+# %% ../nbs/parts/00_picture.ipynb #dbdc3e7a
 MAX_PIXELS = 100_000_000
 
 def open_image(src:str|os.PathLike|bytes, # File, or its bytes
@@ -101,7 +101,7 @@ def open_image(src:str|os.PathLike|bytes, # File, or its bytes
     try:
         im = Image.open(io.BytesIO(data), formats=FORMATS)
         if im.width*im.height > max_pixels: raise ImageError(name, _too_large(im.size, max_pixels))
-        turn = _orientation(im)
+        turn,full = _orientation(im),im.size
         if min_side and im.format == 'JPEG': im.draft(im.mode, (min_side, min_side))
         im.load()
         im = _to_rgb(im)
@@ -111,7 +111,9 @@ def open_image(src:str|os.PathLike|bytes, # File, or its bytes
     except MemoryError: raise ImageError(name, 'too large for this memory') from None
     # A decoder fed a broken file may raise nearly anything (struct.error, zlib.error, IndexError, ...).
     except Exception as e: raise ImageError(name, _broken(kind, e)) from None
-    return im if turn is None else im.transpose(turn)
+    if turn is not None: im = im.transpose(turn)
+    im.info['full_size'] = full[::-1] if turn in _SIDEWAYS else full  # a reduced decode must not make the manifest forget the true size
+    return im
 
 def _too_large(size, limit): return f'too large: {size[0]:,} x {size[1]:,} pixels, over the limit of {limit:,}'
 
@@ -119,9 +121,11 @@ def _broken(kind, e):
     cut = any(o in str(e).lower() for o in ('truncated', 'unexpected end', 'end of file', 'unpack requires', 'incomplete'))
     return f'truncated {kind} file' if cut else f'damaged {kind} file ({" ".join(str(e).split())[:100] or type(e).__name__})'
 
-# %% ../nbs/parts/00_picture.ipynb #04a594ef
+# %% ../nbs/parts/00_picture.ipynb #e110dd0b
 _TURNS = {2:Image.Transpose.FLIP_LEFT_RIGHT, 3:Image.Transpose.ROTATE_180, 4:Image.Transpose.FLIP_TOP_BOTTOM, 5:Image.Transpose.TRANSPOSE,
           6:Image.Transpose.ROTATE_270, 7:Image.Transpose.TRANSVERSE, 8:Image.Transpose.ROTATE_90}
+
+_SIDEWAYS = [Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90]
 
 def _orientation(im):
     "The turn that EXIF asks for, or None; EXIF that cannot be read asks for nothing."

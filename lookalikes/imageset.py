@@ -57,7 +57,7 @@ def _check(df, what):
 
 def _outside(f): return f.startswith('/') or '..' in PurePosixPath(f).parts or bool(re.match(r'[A-Za-z]:', f)) and os.name == 'nt'
 
-# %% ../nbs/parts/01_imageset.ipynb #8858a80f
+# %% ../nbs/parts/01_imageset.ipynb #4f90b41a
 class ImageSet:
     "A folder of pictures and its table, a row per picture."
     def __init__(self,
@@ -73,7 +73,7 @@ class ImageSet:
     __hash__ = None
     def __repr__(self):
         n = (self.df.status != 'ok').sum()
-        return (f"ImageSet of {len(self):,} pictures in {len(self.classes)} classes at {self.path}"
+        return (f"ImageSet of {len(self):,} pictures in {len(self.classes)} classes in {self.path.name or self.path}/"
                 + (f", {n:,} not usable" if n else '') + (f" ({self.source})" if self.source else ''))
 
     @property

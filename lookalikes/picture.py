@@ -250,9 +250,9 @@ def thumbnail(im:Image.Image, # RGB
     "`im`, whole, fitted into a white square."
     return ImageOps.pad(im, (size, size), Image.Resampling.BICUBIC, color='white')
 
-# %% ../nbs/parts/00_picture.ipynb #af90a1bb
+# %% ../nbs/parts/00_picture.ipynb #e000ef1d
 def contact_sheet(pics, # Pictures: `Image`s or files
-                  captions=None, # A line of text under each
+                  captions=None, # Text under each; a line break begins a new line
                   cols:int=6, # Pictures in a row
                   size:int=128, # Height and width of each, pixels
                   alt:str|None=None # Alternative text
@@ -261,15 +261,16 @@ def contact_sheet(pics, # Pictures: `Image`s or files
     pics = list(pics)
     captions = [''] * len(pics) if captions is None else [str(o) for o in captions]
     if len(captions) != len(pics): raise ValueError(f"{len(pics)} pictures but {len(captions)} captions: need one each")
-    pad,line = 6, 18 if any(captions) else 0
+    lines = [c.split('\n') for c in captions]
+    pad,line = 6, 16*max(map(len, lines), default=0) + 2 if any(captions) else 0
     cols = max(1, min(cols, len(pics)))
     rows = -(-len(pics)//cols)
     page = Image.new('RGB', (cols*(size+pad)+pad, max(rows,1)*(size+line+pad)+pad), 'white')
     font,draw = ImageFont.load_default(12), ImageDraw.Draw(page)
-    for i,(p,c) in enumerate(zip(pics, captions)):
+    for i,(p,text) in enumerate(zip(pics, lines)):
         x,y = pad+(i%cols)*(size+pad), pad+(i//cols)*(size+line+pad)
         page.paste(_tile(p, size, font), (x,y))
-        draw.text((x+size/2, y+size+2), _fit(c, size, font), fill='black', font=font, anchor='ma')
+        for j,t in enumerate(text): draw.text((x+size/2, y+size+2+16*j), _fit(t, size, font), fill='black', font=font, anchor='ma')
     return Sheet(page, alt or f"{len(pics)} pictures" + (': '+', '.join(dict.fromkeys(captions[:12])) if any(captions) else ''))
 
 def _tile(p, size, font):

@@ -168,7 +168,7 @@ def most_confused(self:Predictions, min_val:int=1 # Leave out pairs confused les
     pairs = [(self.classes[i], self.classes[j], int(t[i,j])) for i,j in zip(*np.where(t >= max(1, min_val)))]
     return sorted(pairs, key=lambda o: -o[2])
 
-# %% ../nbs/parts/07_predictions.ipynb #5668cb4b
+# %% ../nbs/parts/07_predictions.ipynb #56e0d29f
 @patch
 def top_losses(self:Predictions, k:int=9 # How many at most
               ) -> pd.DataFrame: # `file`, `label`, `pred`, `confidence`, `loss`, `split`
@@ -183,7 +183,7 @@ def plot_top_losses(self:Predictions, k:int=9, # How many at most
                    ):
     "The pictures with the highest loss as a `Sheet`; under each: the guess, its probability, and the label."
     t = self.top_losses(k)
-    return contact_sheet([self.path/f for f in t.file], [f'{p} {c:.0%}, label {o}' for p,c,o in zip(t.pred, t.confidence, t.label)],
+    return contact_sheet([self.path/f for f in t.file], [f'{p} {c:.0%}\nlabel {o}' for p,c,o in zip(t.pred, t.confidence, t.label)],
                          cols=cols, size=size, alt=f'The {len(t)} pictures with the highest loss')
 
 # %% ../nbs/parts/07_predictions.ipynb #cf683d83

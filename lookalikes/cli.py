@@ -8,22 +8,22 @@ Docs: https://lookalikes.github.io/lookalikes/parts/cli.html.md"""
 __all__ = ['app', 'Json', 'Quiet', 'Seed', 'LabelRe', 'Output', 'Fit', 'train', 'draw', 'demo', 'evaluate', 'predict_command',
            'main']
 
-# %% ../nbs/parts/09_cli.ipynb #26ab7be2
+# %% ../nbs/parts/09_cli.ipynb #62e0cf62
 import json, os, sys, time
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-# %% ../nbs/parts/09_cli.ipynb #640daa1d
+# %% ../nbs/parts/09_cli.ipynb #a24aec92
 app = typer.Typer(help="Tell lookalikes apart: build, train, judge and use image classifiers.", no_args_is_help=True, add_completion=False,
                   rich_markup_mode=None, pretty_exceptions_enable=False)
 
 Json = Annotated[bool, typer.Option('--json', help="Print one JSON value instead of text.")]
 Quiet = Annotated[bool, typer.Option('--quiet', '-q', help="No progress and no remarks.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same result on the same machine.")]
-LabelRe = Annotated[Optional[str], typer.Option(help=r"Labels from file names: a regular expression whose first group is the label, such as '^(.+)_\d+\.jpg$'.")]
+LabelRe = Annotated[str | None, typer.Option(help=r"Labels from file names: a regular expression whose first group is the label, such as '^(.+)_\d+\.jpg$'.")]
 
 class Output:
     "Where results, remarks and warnings go."

@@ -8,11 +8,10 @@ Docs: https://lookalikes.github.io/lookalikes/parts/picture.html.md"""
 __all__ = ['FORMATS', 'MAX_BYTES', 'MAX_PIXELS', 'show_name', 'ImageError', 'sniff', 'read_bytes', 'open_image', 'Preprocess',
            'Sheet', 'data_uri', 'thumbnail', 'contact_sheet']
 
-# %% ../nbs/parts/00_picture.ipynb #73cc8372
-import base64, errno, functools, io, json, os, re, stat, struct, threading, warnings
+# %% ../nbs/parts/00_picture.ipynb #1370c766
+import base64, errno, functools, io, os, re, stat, struct, threading, warnings
 from dataclasses import asdict, dataclass
 from html import escape
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps

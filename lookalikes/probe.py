@@ -7,11 +7,10 @@ Docs: https://lookalikes.github.io/lookalikes/paintings.html.md"""
 # %% auto #0
 __all__ = ['STRENGTHS', 'Probe', 'fit_probe', 'cross_validate', 'learning_curve', 'plot_learning_curve']
 
-# %% ../nbs/02_paintings.ipynb #9ead2feb
+# %% ../nbs/02_paintings.ipynb #2845eddd
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np, pandas as pd
 from fastcore.basics import patch
@@ -188,14 +187,13 @@ def plot_learning_curve(curve:pd.DataFrame, # From `learning_curve`
     ax.minorticks_off()
     return ax
 
-# %% ../nbs/02_paintings.ipynb #25adc5a2
+# %% ../nbs/02_paintings.ipynb #4829d7cf
 @patch
 def ship(self:Probe, path:str|os.PathLike, # Folder to make
          preds:Predictions|None=None, # Their errors and rows are kept with the model
          extras:dict|None=None # More files: name -> bytes
         ) -> Classifier:
     "Write the probe as a bundle and load it back."
-    import io
     graph = attach_head(self.backbone.graph(), self.weight, self.bias)
     info = dict(kind='probe', strength=self.strength, backbone=dict(name=self.backbone.name, source=self.backbone.source, weights=self.backbone.weights))
     if preds is not None: info['metrics'] = {s:preds.where(split=s).errors.to_dict() for s in ('valid','test') if preds.where(split=s).judged.any()}

@@ -1,0 +1,96 @@
+"The benchmarks run from end to end on a few drawn pictures, and write results that name no place on this machine."
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+FOLDER = ROOT/'benchmarks'
+
+
+def run(*args):
+    r = subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+    assert r.returncode == 0, f'{args}\n{r.stdout[-3000:]}\n{r.stderr[-3000:]}'
+    return r
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    "A folder of photographs in small: two breeds that a colour tells apart."
+    path, rng = tmp_path_factory.mktemp('photos'), np.random.default_rng(0)
+    (path/'pet_breeds'/'images').mkdir(parents=True)
+    for label, colour in (('Red_setter', (200, 60, 40)), ('Bombay', (30, 30, 40))):
+        for i in range(10):
+            # soft patches, not noise: two ways to cut and resize must give nearly the same picture
+            a = np.clip(np.array(colour) + rng.normal(0, 25, (3, 4, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(a).resize((96, 72), Image.Resampling.BICUBIC).save(path/'pet_breeds'/'images'/f'{label}_{i}.jpg')
+    return path
+
+
+def results(out, question, *folders):
+    "The table and the last run's details, both checked for what must not be in them."
+    table, runs = out/f'{question}.csv', out/f'{question}.json'
+    for text in (table.read_text(encoding='utf-8'), runs.read_text(encoding='utf-8')):
+        for o in (ROOT, out, *folders): assert str(o) not in text and json.dumps(str(o))[1:-1] not in text
+        assert not re.search(r'(?<![\w.+/=-])/(work|root|home|Users|tmp)/', text)
+        assert len(platform.node()) < 4 or not re.search(rf'\b{re.escape(platform.node())}\b', text)
+    last = json.loads(runs.read_text(encoding='utf-8'))[-1]
+    assert last['name'] == question and last['date'] and last['command'].startswith(f'python benchmarks/{question}.py --')
+    assert {'processor', 'cores', 'memory_gib', 'device', 'accelerator', 'os', 'python', 'lookalikes', 'torch', 'timm', 'fastai', 'onnxruntime'} <= set(last['machine'])
+    df = pd.read_csv(table)
+    assert (df.command == last['command']).all() and (df.cores == last['machine']['cores']).all()
+    return df, last
+
+
+def check_spread(figures, n):
+    assert len(figures['each']) == n and min(figures['each']) == figures['low'] and max(figures['each']) == figures['high']
+    assert figures['median'] == pytest.approx(np.median(figures['each'])) and figures['low'] > 0
+
+
+def test_embed(drawn, tmp_path):
+    run(FOLDER/'embed.py', '--photos', drawn, '--out', tmp_path, '--repeats', 2, '--sizes', 64, '--batch-sizes', 8)
+    df, last = results(tmp_path, 'embed', drawn)
+    row, detail = df.iloc[0], last['results'][0]
+    assert len(df) == 1 and (row['size'], row.pictures) == (64, 20)
+    for side in ('ours_s', 'peer_s'): check_spread(detail[side], 2)
+    assert row.ratio == pytest.approx(detail['peer_s']['median']/detail['ours_s']['median'], abs=.006)
+    assert len(row.ours_s_each.split()) == len(detail['ratio_each_round']) == 2
+    assert detail['error_same_pixels'] < 1e-3 and detail['error_files_max'] < .5
+
+
+def test_probe(drawn, tmp_path):
+    run(FOLDER/'probe.py', '--photos', drawn, '--out', tmp_path, '--repeats', 1, '--fits', 1, '--size', 64, '--minutes', .001)
+    df, last = results(tmp_path, 'probe', drawn)
+    assert df.goal.tolist() == ['our error', '10 % error', 'fit_probe', 'cross_validate']
+    check_spread(last['ours_s']['total'], 2)
+    for r in last['ours_each_run']: assert r['total'] == pytest.approx(sum(v for k, v in r.items() if k != 'total'))
+    assert last['ours_errors']['n'] == 4 and last['ours_errors']['errors'] == 0 and last['cross_validate_errors']['n'] == 20
+    ends = [o for t in last['peer_tries'] for o in t['epochs']]
+    assert [o['frozen'] for o in ends[:2]] == [True, False] and 0 < ends[0]['seconds'] < ends[1]['seconds']
+    for r in df[:2].itertuples():
+        good = [o['seconds'] for o in ends if o['error'] <= r.error]
+        assert r.peer_reached == bool(good) and r.ratio_is == ('measured' if good else 'more than')
+        assert r.peer_s == pytest.approx(min(good) if good else ends[-1]['seconds'], abs=.01)
+        assert r.ratio == pytest.approx(r.peer_s/r.ours_s_median, rel=.01)
+
+
+def test_results_are_added_to(tmp_path):
+    "A later run leaves what earlier ones wrote, also when it has another column."
+    code = "import sys; sys.path.insert(0, 'benchmarks'); import machine; machine.write(sys.argv[1], 'q', 'c', {'cores': 2}, [%s], {})"
+    for row in ("{'ratio': '1.50'}", "{'ratio': 2, 'size': 64}"): run('-c', code % row, tmp_path)
+    df = pd.read_csv(tmp_path/'q.csv', dtype=str, keep_default_na=False)
+    assert df.ratio.tolist() == ['1.50', '2'] and df['size'].tolist() == ['', '64']
+    assert [r['name'] for r in json.loads((tmp_path/'q.json').read_text())] == ['q', 'q']
+
+
+def test_says_where_photographs_are_missing(tmp_path):
+    r = subprocess.run([sys.executable, '-c', "import sys; sys.path.insert(0, 'benchmarks'); import machine; machine.arguments('', sys.argv[1:])",
+                        '--photos', str(tmp_path)], cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'COLUMNS': '200'})
+    assert r.returncode == 2 and 'pet_breeds' in r.stderr and 'LOOKALIKES_PHOTOS' in r.stderr

@@ -8,11 +8,12 @@ Docs: https://lookalikes.github.io/lookalikes/parts/backbone.html.md"""
 __all__ = ['DEFAULT', 'Backbone', 'named', 'model', 'cache_dir', 'pixels_model', 'export_onnx', 'onnx_session', 'FeatureCache',
            'Features', 'on_gpu', 'embed']
 
-# %% ../nbs/parts/04_backbone.ipynb #b6b9f68f
+# %% ../nbs/parts/04_backbone.ipynb #82af9c80
 import hashlib, importlib, os, sqlite3, threading, warnings, zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np, pandas as pd
@@ -70,7 +71,7 @@ def _bundled_model(name, head=False):
     if not head: model.reset_classifier(0)
     return model.eval()
 
-# %% ../nbs/parts/04_backbone.ipynb #6aba2c43
+# %% ../nbs/parts/04_backbone.ipynb #35d6bad8
 def _library_model(name, source, pretrained):
     "A torchvision or timm network without its last layer."
     import torch
@@ -84,12 +85,30 @@ def _library_model(name, source, pretrained):
         model.fc = torch.nn.Identity()
         return model.eval()
 
+@contextmanager
+def _patience(download, seconds=10):
+    "Give up a silent connection after `seconds`; where the hub of timm's weights is out of reach, say so at once and use what is on disk."
+    if not download: yield; return
+    import socket, urllib.error, urllib.request
+    from huggingface_hub import constants as hub
+    before = socket.getdefaulttimeout(), hub.HF_HUB_OFFLINE
+    socket.setdefaulttimeout(seconds)  # torch.hub sets none of its own
+    try:
+        try: urllib.request.urlopen(urllib.request.Request(hub.ENDPOINT, method='HEAD'), timeout=seconds).close()
+        except urllib.error.HTTPError: pass  # it answers
+        except OSError: hub.HF_HUB_OFFLINE = True  # else five retries for each of two files: 50 s
+        yield
+    finally:
+        socket.setdefaulttimeout(before[0])
+        hub.HF_HUB_OFFLINE = before[1]
+
 def _library_backbone(name, pretrained):
     source = 'torchvision' if name in _RESNETS else 'timm'
     if source == 'timm':
         import timm
         if not timm.is_model(name.split('.')[0]): raise ValueError(f"backbone {name!r}: no such network. Bundled: {', '.join(_BUNDLED)}; resnets: {', '.join(_RESNETS)}; else a name from timm.list_models()")
-    try: model = _library_model(name, source, pretrained)
+    try:
+        with _patience(pretrained): model = _library_model(name, source, pretrained)
     except Exception as e:
         if not pretrained: raise
         raise ConnectionError(f"backbone {name!r}: its weights could not be downloaded ({type(e).__name__}). Check the connection, "
@@ -156,18 +175,36 @@ def export_onnx(model, # Takes uint8 pixels, batch x size x size x 3
                                     dynamic_shapes=({0: torch.export.Dim('batch')},))
     write_atomic(file, program.model_proto.SerializeToString())
 
-# %% ../nbs/parts/04_backbone.ipynb #a46e465d
+# %% ../nbs/parts/04_backbone.ipynb #b122d37e
 def _graph(self) -> Path:
     "The exported graph's file, made when missing or damaged."
-    folder = cache_dir()/'graphs'
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder/f'{self.name.replace("/", "_")}-{self.key}.onnx'
+    file = cache_dir()/'graphs'/f'{self.name.replace("/", "_")}-{self.key}.onnx'
     sha = file.with_suffix('.sha256')
-    with FileLock(file.with_suffix('.lock')):  # two processes must not export at once
-        if not (file.exists() and sha.exists() and hashlib.sha256(file.read_bytes()).hexdigest() == sha.read_text()):
-            export_onnx(pixels_model(self.model(), self.prep), self.prep.size, file)
-            write_atomic(sha, hashlib.sha256(file.read_bytes()).hexdigest().encode())
+    def whole():
+        try: return hashlib.sha256(file.read_bytes()).hexdigest() == sha.read_text()
+        except (OSError, ValueError): return False
+    def make():
+        export_onnx(pixels_model(self.model(), self.prep), self.prep.size, file)
+        write_atomic(sha, hashlib.sha256(file.read_bytes()).hexdigest().encode())
+    if whole(): return file
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix('.lock')):  # two processes must not export at once
+            if not whole(): make()
+    except OSError as e:
+        warnings.warn(f"{file.parent}: cannot keep the network's graph ({e}); it is exported for this run only")
+        file = Path(_scratch())/file.name
+        sha = file.with_suffix('.sha256')
+        if not whole(): make()
     return file
+
+@cache
+def _scratch():
+    "A folder that this process leaves no trace of."
+    import atexit, shutil, tempfile
+    path = tempfile.mkdtemp(prefix='lookalikes-')
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 Backbone.graph = _graph
 
@@ -181,7 +218,9 @@ def onnx_session(graph:str|os.PathLike|bytes, # File or its content
     opts.log_severity_level = 3
     return ort.InferenceSession(graph if isinstance(graph, bytes) else os.fspath(graph), opts, providers=['CPUExecutionProvider'])
 
-# %% ../nbs/parts/04_backbone.ipynb #373d0451
+# %% ../nbs/parts/04_backbone.ipynb #8a67849c
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter when SQLite's message quotes the damage
+
 class FeatureCache:
     "Embeddings of one backbone by picture content: sha256 -> (width, height, vector)."
     def __init__(self, file:str|os.PathLike, # SQLite file, made when missing
@@ -189,6 +228,9 @@ class FeatureCache:
                 ):
         self.file,self.dim,self.lock,self.db = Path(file),dim,threading.Lock(),None
         self._open()
+
+    @staticmethod
+    def _crc(sha, width, height, data): return zlib.crc32(f'{sha} {width} {height} '.encode() + data)
 
     def _open(self):
         try:
@@ -201,7 +243,7 @@ class FeatureCache:
             warnings.warn(f"{self.file}: feature cache cannot be used ({e}); embeddings are kept for this run only")
             self.db = sqlite3.connect(':memory:', check_same_thread=False, isolation_level=None)
             self._table()
-        except sqlite3.DatabaseError as e: self._start_over(e)
+        except _DAMAGE as e: self._start_over(e)
 
     def _table(self): self.db.execute('create table if not exists features(sha text primary key, width int, height int, crc int, vector blob) without rowid')
 
@@ -224,15 +266,16 @@ class FeatureCache:
                     part = shas[i:i+500]
                     rows += self.db.execute(f"select sha, width, height, crc, vector from features where sha in ({','.join('?'*len(part))})", part).fetchall()
             except sqlite3.OperationalError: return {}
-            except sqlite3.DatabaseError as e: self._start_over(e)
-        good = {s:(w, h, np.frombuffer(v, np.float32)) for s,w,h,crc,v in rows if zlib.crc32(v) == crc and len(v) == 4*(self.dim or len(v)//4)}
+            except _DAMAGE as e: self._start_over(e)
+        # SQLite gives a damaged value back as any type
+        good = {s:(w, h, np.frombuffer(v, np.float32)) for s,w,h,crc,v in rows if isinstance(v, bytes) and self._crc(s, w, h, v) == crc and len(v) == 4*(self.dim or len(v)//4)}
         if len(good) < len(rows): warnings.warn(f"{self.file}: {len(rows)-len(good)} damaged embedding(s), computed again")
         return good
 
     def put(self, rows # (sha256, width, height, vector) each
            ):
         "Add, in one transaction."
-        rows = [(s, w, h, zlib.crc32(v := np.ascontiguousarray(x, np.float32).tobytes()), v) for s,w,h,x in rows]
+        rows = [(s, int(w), int(h), self._crc(s, int(w), int(h), v := np.ascontiguousarray(x, np.float32).tobytes()), v) for s,w,h,x in rows]
         with self.lock:
             try:
                 self.db.execute('begin immediate')
@@ -241,10 +284,11 @@ class FeatureCache:
             except sqlite3.OperationalError as e:  # a full disk must not end the run
                 if self.db.in_transaction: self.db.execute('rollback')
                 warnings.warn(f"{self.file}: embeddings not kept ({e})")
-            except sqlite3.DatabaseError as e: self._start_over(e)
+            except _DAMAGE as e: self._start_over(e)
 
     def __len__(self): return self.db.execute('select count(*) from features').fetchone()[0]
-    def close(self): self.db.close()
+    def close(self):
+        with self.lock: self.db.close()
 
 # %% ../nbs/parts/04_backbone.ipynb #6a6422ba
 @dataclass
@@ -318,7 +362,7 @@ def _embed_some(files, folder, prep, run, cache):
     if fresh: vecs.update(zip([f for f,_ in fresh], run(np.stack([x for _,x in fresh]))))
     return facts, vecs
 
-# %% ../nbs/parts/04_backbone.ipynb #da74f51c
+# %% ../nbs/parts/04_backbone.ipynb #700211f9
 def embed(images:ImageSet, # Its rows that are not quarantined
           backbone:str|Backbone=DEFAULT, # Name or `Backbone`
           device:str='auto', # 'cpu' (ONNX Runtime), 'cuda' (PyTorch, bfloat16) or whichever there is
@@ -337,23 +381,20 @@ def embed(images:ImageSet, # Its rows that are not quarantined
         nonlocal run
         with lock: run = run or _runner(b, gpu)
         return run(x)
-    facts,vecs,unsaved = [], {}, []
-    with ThreadPoolExecutor(workers) as ex:
-        jobs = ex.map(lambda part: _embed_some(part, images.path, b.prep, lazily, store), [files[i:i+share] for i in range(0, len(files), share)])
-        bar = progress_bar(range(len(files)), desc=f'embedding with {b.name}', show=progress)
-        try:
-            for fs,vs in jobs:
-                facts += fs; vecs.update(vs)
-                unsaved += [(f['sha256'], f['width'], f['height'], vs[f['file']]) for f in fs if f['file'] in vs and not f['cached']]
-                if store is not None and len(unsaved) >= 256: store.put(unsaved); unsaved = []
-                if hasattr(bar, 'update'): bar.update(len(fs))
-        except BaseException:
-            ex.shutdown(cancel_futures=True, wait=False)
-            raise
-        finally:
-            if store is not None and unsaved: store.put(unsaved)
-            if hasattr(bar, 'close'): bar.close()
-            if store is not None: store.close()
+    facts,vecs,unsaved,ex = [], {}, [], ThreadPoolExecutor(workers)
+    bar = progress_bar(range(len(files)), desc=f'embedding with {b.name}', show=progress)
+    try:
+        for fs,vs in ex.map(lambda part: _embed_some(part, images.path, b.prep, lazily, store), [files[i:i+share] for i in range(0, len(files), share)]):
+            facts += fs; vecs.update(vs)
+            unsaved += [(f['sha256'], f['width'], f['height'], vs[f['file']]) for f in fs if f['file'] in vs and not f['cached']]
+            if store is not None and len(unsaved) >= 256: store.put(unsaved); unsaved = []
+            if hasattr(bar, 'update'): bar.update(len(fs))
+    finally:
+        ex.shutdown(cancel_futures=True)  # whatever ends the run, batches under way end before the cache that they read is closed
+        if hasattr(bar, 'close'): bar.close()
+        if store is not None:
+            if unsaved: store.put(unsaved)
+            store.close()
     got = [f for f in files if f in vecs]
     X = np.stack([vecs[f] for f in got]) if got else np.zeros((0,0), np.float32)
     table = pd.DataFrame({c:pd.Series([f[c] for f in facts], dtype=object) for c in ('file','sha256','width','height','reason')}).assign(cached=[bool(f['cached']) for f in facts])

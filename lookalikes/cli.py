@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-# %% ../nbs/parts/09_cli.ipynb #a24aec92
+# %% ../nbs/parts/09_cli.ipynb #1a6661d3
 app = typer.Typer(help="Tell lookalikes apart: build, train, judge and use image classifiers.", no_args_is_help=True, add_completion=False,
                   rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -30,7 +30,7 @@ class Output:
     def __init__(self, as_json, quiet): self.json,self.quiet = as_json,quiet
     def remark(self, text):
         if not self.quiet: print(text, file=sys.stderr, flush=True)
-    def result(self, value, text): print(json.dumps(value, ensure_ascii=False) if self.json else text, flush=True)
+    def result(self, value, text): print(json.dumps(value) if self.json else text, flush=True)  # ASCII: whatever a file is called, and whatever the terminal's encoding
     def unusable(self, problems, folder):
         "Name every file that was left out."
         for f,r in zip(problems.file, problems.reason): print(f"{_shown(Path(folder)/f)}: {r}; left out", file=sys.stderr)
@@ -45,16 +45,20 @@ def _read(folder, label_re):
 
 def _rate(e): return None if e is None else e.to_dict()
 
-# %% ../nbs/parts/09_cli.ipynb #91bc0342
+# %% ../nbs/parts/09_cli.ipynb #b1772105
 def _train(images, out, folds, seed, backbone, title, facts, say, source):
     "Fit, judge and write; what `train` and `demo` share. Returns the rates by name, and the classifier."
     from matplotlib.figure import Figure
     from lookalikes.backbone import embed
+    from lookalikes.classifier import check_free
     from lookalikes.imageset import _csv_text
     from lookalikes.predictions import predict
     from lookalikes.probe import cross_validate, fit_probe, learning_curve, plot_learning_curve
     from lookalikes.report import Chart, write_report
     import tempfile
+    check_free(out)  # before the work, not after it
+    given = set(images.df.split[images.df.status != 'quarantined']) - {''}
+    if given and 'train' not in given: raise ValueError(f"{_shown(images.path)}: pictures for {' and '.join(sorted(given))}, none for train. Mark the others as train, or none at all, for a random split")
     features = embed(images, backbone, progress=False if say.quiet else None)
     images = images.with_facts(features.facts).group_copies()
     say.unusable(images.problems, images.path)
@@ -142,7 +146,7 @@ def demo(lesson: Annotated[str, typer.Option(help="Which drawn twin.")] = 'chihu
     say.result(value, '\n'.join([f"{len(images)} pictures, {len(images.classes)} classes, {seconds} s", f"      test: {rates['test'].accuracy}", f"   5 folds: {rates['folds'].accuracy}",
                                  f"    report: {out/'report.html'}", f"     model: {out/'model'}", f"next: lookalikes predict {out/'model'} {out/'pictures'/sample}"]))
 
-# %% ../nbs/parts/09_cli.ipynb #4d79a688
+# %% ../nbs/parts/09_cli.ipynb #301f11e4
 @app.command()
 def evaluate(model: Annotated[Path, typer.Argument(metavar='MODEL', help="Folder that train wrote.")],
              folder: Annotated[Path, typer.Argument(metavar='DIR', help="Labelled pictures.")],
@@ -155,8 +159,8 @@ def evaluate(model: Annotated[Path, typer.Argument(metavar='MODEL', help="Folder
     say,clf,images = Output(as_json, quiet), Classifier.load(model), _read(folder, label_re)
     known = images.where(images.df.label.isin(clf.classes) & (images.df.status != 'quarantined'))
     strange = sorted(set(images.df.label) - set(clf.classes))
-    if strange: say.remark(f"labels that the model does not know, left out: {', '.join(strange[:10])}{', …' if len(strange) > 10 else ''}")
     if not len(known): raise ValueError(f"{_shown(folder)}: no picture has a label that the model knows ({', '.join(clf.classes[:10])}); found {', '.join(strange[:10])}")
+    if strange: say.remark(f"labels that the model does not know, left out: {', '.join(strange[:10])}{', …' if len(strange) > 10 else ''}")
     answers = list(clf.predict_files(known.paths))
     bad = pd.DataFrame([(f, a['error']) for f,a in zip(known.df.file, answers) if a['error']], columns=['file','reason'], dtype=object)
     say.unusable(bad, folder)
@@ -181,7 +185,7 @@ def predict_command(model: Annotated[Path, typer.Argument(metavar='MODEL', help=
     if as_json: say.result(rows, '')
     if any(r['error'] for r in rows): raise typer.Exit(1)
 
-# %% ../nbs/parts/09_cli.ipynb #cd92a56c
+# %% ../nbs/parts/09_cli.ipynb #78df40c2
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option('--version', help="Print the version.")] = False):
     if version:
@@ -196,12 +200,14 @@ def main(args:list|None=None):
     warnings.showwarning = lambda message, *a, **k: print(f'lookalikes: {message}', file=sys.stderr)
     warnings.filterwarnings('ignore', category=DeprecationWarning)
     warnings.filterwarnings('ignore', category=FutureWarning)
+    for o in (sys.stdout, sys.stderr):
+        if hasattr(o, 'reconfigure'): o.reconfigure(errors='backslashreplace')  # a name that the terminal cannot show must not end the run
     try: app(args, prog_name='lookalikes')
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as e:
+        if isinstance(e, SystemExit) and e.code != 130: raise  # typer makes 130 of Ctrl-C
         print('lookalikes: stopped. What was finished is kept; the same command goes on from there.', file=sys.stderr)
         sys.stderr.flush()
         os._exit(130)  # threads in the middle of a batch must not delay the end
-    except BrokenPipeError: os._exit(0)  # the reader, such as `head`, has seen enough
     except Exception as e:
         if os.environ.get('LOOKALIKES_DEBUG'): raise
         expected = isinstance(e, (ValueError, OSError, ImportError, KeyError))

@@ -44,7 +44,7 @@ def confusion_chart(preds:Predictions) -> Chart:
     said = '; '.join(f'{a} called {b}: {n}' for a,b,n in top) or 'no confusions'
     return Chart('What is taken for what', fig, f'Confusion matrix of {k} classes. {said}.')
 
-# %% ../nbs/parts/08_report.ipynb #7dd82949
+# %% ../nbs/parts/08_report.ipynb #6dd3e223
 _PAGE = '''<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
@@ -55,7 +55,7 @@ h1 { line-height: 1.2 } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .75rem }
 .tile { background: var(--soft); border-radius: .5rem; padding: .75rem 1rem } .tile b { display: block; font-size: 1.6rem }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums } td, th { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid var(--line) }
-td:first-child, th:first-child { text-align: left } .chart { background: white; max-width: 100%; border-radius: .5rem }
+td:first-child, th:first-child, .facts td { text-align: left } .chart { background: white; max-width: 100%; border-radius: .5rem }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .75rem } figure { margin: 0 } figure img { width: 100%; border-radius: .4rem }
 figcaption { font-size: .8rem; overflow-wrap: anywhere } code { overflow-wrap: anywhere }
 </style></head><body>
@@ -68,7 +68,7 @@ figcaption { font-size: .8rem; overflow-wrap: anywhere } code { overflow-wrap: a
 {% if worst %}<h2>The worst mistakes</h2><p>Highest loss first: the model was sure, and wrong. Look whether the label is right.</p><div class="pictures">
 {% for w in worst %}<figure><img alt="{{ w.alt }}" src="{{ w.src }}"><figcaption>called <b>{{ w.pred }}</b> ({{ w.confidence }}), label <b>{{ w.label }}</b><br>{{ w.file }}</figcaption></figure>{% endfor %}</div>
 {% else %}<h2>The worst mistakes</h2><p>None: every judged picture was called by its label.</p>{% endif %}
-<h2>How this came about</h2><div class="wide"><table>{% for k, v in facts.items() %}<tr><td>{{ k }}</td><td>{{ v }}</td></tr>{% endfor %}</table></div>
+<h2>How this came about</h2><div class="wide"><table class="facts">{% for k, v in facts.items() %}<tr><td>{{ k }}</td><td>{{ v }}</td></tr>{% endfor %}</table></div>
 </body></html>
 '''
 

@@ -37,3 +37,35 @@ def scratch(tmp_path_factory):
     for p in ROOT.iterdir():
         if p.is_file() and p.name[0] != '.': shutil.copy(p, path)
     return path
+
+
+@pytest.fixture(scope='session')
+def drawn(tmp_path_factory):
+    "Twenty drawn pictures of each of two classes, a folder per class, without a manifest. Copy what a test changes."
+    from lookalikes.draw import draw
+    path = tmp_path_factory.mktemp('drawn')/'pictures'
+    draw('chihuahua_or_muffin', n=20, size=96, path=path, classes=['chihuahua', 'muffin'])
+    for p in path.iterdir():
+        if not p.is_dir(): p.unlink()
+    return path
+
+
+@pytest.fixture(scope='session')
+def bundle(drawn, tmp_path_factory):
+    "A model trained on `drawn`, without its report. Copy it to change it."
+    from lookalikes.imageset import ImageSet
+    from lookalikes.probe import fit_probe
+    path = tmp_path_factory.mktemp('bundle')/'model'
+    fit_probe(ImageSet.from_folder(drawn)).ship(path)
+    return path
+
+
+@pytest.fixture
+def own_cache(cache, tmp_path, monkeypatch):
+    "A cache of the test's own: no embedding yet, the session's graphs at hand."
+    path = tmp_path/'cache'
+    path.mkdir()
+    (cache/'graphs').mkdir(exist_ok=True)
+    if os.name == 'posix': (path/'graphs').symlink_to(cache/'graphs')
+    monkeypatch.setenv('LOOKALIKES_CACHE', str(path))
+    return path

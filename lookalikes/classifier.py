@@ -49,7 +49,7 @@ def attach_head(graph:str|os.PathLike, # ONNX file from pixels to features, floa
     onnx.checker.check_model(both)
     return both.SerializeToString()
 
-# %% ../nbs/parts/06_classifier.ipynb #5ad2f4fb
+# %% ../nbs/parts/06_classifier.ipynb #1061f536
 FORMAT,BUNDLE = 1,'bundle.json'
 REQUIRED = ('model.onnx','head.safetensors')
 
@@ -83,6 +83,7 @@ def write_bundle(path:str|os.PathLike, # Folder to make
     fresh,old = path.with_name(f'.{path.name}.{os.getpid()}.new'), path.with_name(f'.{path.name}.{os.getpid()}.old')
     for o in path.parent.iterdir():  # what a killed run left behind
         if o.name.startswith(f'.{path.name}.') and o.suffix in ('.new','.old') and time.time()-o.stat().st_mtime > 3600: shutil.rmtree(o, ignore_errors=True)
+    for o in (fresh, old): shutil.rmtree(o, ignore_errors=True)  # in a container, process ids repeat
     try:
         fresh.mkdir()
         for name,data in (parts | {BUNDLE:json.dumps(about, indent=1, ensure_ascii=False).encode()}).items(): _write(fresh/name, data)

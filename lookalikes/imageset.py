@@ -388,7 +388,7 @@ def folds(self:ImageSet, k:int=5, # How many
     out[usable] = _deal(df.label.to_numpy(), df.group.to_numpy(), [1/k]*k, seed, even=True)
     return out
 
-# %% ../nbs/parts/01_imageset.ipynb #b3431aa5
+# %% ../nbs/parts/01_imageset.ipynb #5095bfff
 @patch
 def show(self:ImageSet, n:int=12, # Pictures in all
          cols:int=6, # In a row
@@ -401,7 +401,7 @@ def show(self:ImageSet, n:int=12, # Pictures in all
     df = self.ok.df if len(self.ok) else self.df
     order = df.iloc[rng.permutation(len(df))]
     order = order.assign(turn=order.groupby('label').cumcount()).sort_values(['turn','label'], kind='stable').head(n).sort_values('label', kind='stable')
-    return contact_sheet([self.path/f for f in order.file], order[captions], cols=cols, size=size, alt=f"{len(order)} pictures of {', '.join(self.classes[:12])}")
+    return contact_sheet([self.path/f for f in order.file], [show_name(c) if c else '' for c in order[captions]], cols=cols, size=size, alt=f"{len(order)} pictures of {', '.join(self.classes[:12])}")
 
 @patch
 def summary(self:ImageSet) -> pd.DataFrame: # A row per class

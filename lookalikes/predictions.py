@@ -133,7 +133,7 @@ def per_class(self:Predictions) -> pd.DataFrame: # A row per class, worst first
     out = pd.DataFrame(rows, columns=['label','n','errors','error_rate','low','high','recall','precision']).set_index('label')
     return out.sort_values('error_rate', ascending=False, kind='stable')
 
-# %% ../nbs/parts/07_predictions.ipynb #4e675753
+# %% ../nbs/parts/07_predictions.ipynb #29989645
 @patch
 def confusion(self:Predictions) -> pd.DataFrame: # True class x predicted class
     "Counts."
@@ -153,8 +153,8 @@ def plot_confusion_matrix(self:Predictions, ax=None):
     small = 11 if k <= 6 else 8 if k <= 20 else 6
     for i,j in zip(*np.nonzero(t.to_numpy())): ax.text(j, i, t.iat[i,j], ha='center', va='center', fontsize=small, color='white' if share[i,j] > .5 else 'black')
     turned = sum(map(len, self.classes)) > 16
-    ax.set_xticks(range(k), self.classes, rotation=(90 if k > 6 else 30) if turned else 0, ha='right' if turned and k <= 6 else 'center', rotation_mode='anchor' if turned and k <= 6 else 'default', fontsize=small)
-    ax.set_yticks(range(k), self.classes, fontsize=small)
+    ax.set_xticks(range(k), self.classes, rotation=(90 if k > 6 else 30) if turned else 0, ha='right' if turned and k <= 6 else 'center', rotation_mode='anchor' if turned and k <= 6 else 'default', fontsize=small, parse_math=False)
+    ax.set_yticks(range(k), self.classes, fontsize=small, parse_math=False)
     ax.set(xlabel='predicted class', ylabel='true class (label)')
     return ax
 

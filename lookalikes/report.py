@@ -7,8 +7,8 @@ Docs: https://lookalikes.github.io/lookalikes/parts/report.html.md"""
 # %% auto #0
 __all__ = ['Chart', 'confusion_chart', 'write_report']
 
-# %% ../nbs/parts/08_report.ipynb #65903b2e
-import base64, io, os
+# %% ../nbs/parts/08_report.ipynb #5e8ddeb2
+import base64, io, os, warnings
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -19,7 +19,7 @@ from .imageset import ImageSet, write_atomic
 from .picture import ImageError, data_uri, open_image, show_name, thumbnail
 from .predictions import Predictions
 
-# %% ../nbs/parts/08_report.ipynb #2b5164cb
+# %% ../nbs/parts/08_report.ipynb #02adb03b
 @dataclass
 class Chart:
     "A figure for the report."
@@ -31,7 +31,10 @@ class Chart:
         out = io.BytesIO()
         # fixed metadata and ids: the same chart gives the same bytes
         from matplotlib import rc_context
-        with rc_context({'svg.hashsalt':'lookalikes'}): self.figure.savefig(out, format='svg', metadata={'Date':None, 'Creator':None})
+        # text stays text: the browser has fonts for alphabets that matplotlib's lacks
+        with rc_context({'svg.hashsalt':'lookalikes', 'svg.fonttype':'none'}), warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='Glyph .* missing')
+            self.figure.savefig(out, format='svg', metadata={'Date':None, 'Creator':None})
         return f'<img class="chart" alt="{escape(self.alt)}" src="data:image/svg+xml;base64,{base64.b64encode(out.getvalue()).decode()}">'
 
 def confusion_chart(preds:Predictions) -> Chart:
@@ -83,7 +86,7 @@ def _worst(preds, k):
         rows.append(dict(src=src, file=show_name(r.file), pred=r.pred, label=r.label, confidence=f'{r.confidence:.0%}', alt=f'{r.label}, called {r.pred}'))
     return rows
 
-# %% ../nbs/parts/08_report.ipynb #a06ff623
+# %% ../nbs/parts/08_report.ipynb #1a1c9f61
 def write_report(file:str|os.PathLike, # `report.html`
                  title:str, # Heading
                  images:ImageSet, # What was trained and judged on
@@ -99,11 +102,11 @@ def write_report(file:str|os.PathLike, # `report.html`
     pc = preds.per_class()
     table = pd.DataFrame({'pictures':pc.n, 'errors':pc.errors, 'error':[f'{o:.1%}' for o in pc.error_rate], 'interval':[f'{a:.1%} to {b:.1%}' for a,b in zip(pc.low, pc.high)],
                           'precision':['' if o != o else f'{o:.1%}' for o in pc.precision]}, index=pc.index)
-    table.index.name = 'class'
+    table = table.rename_axis(index=None, columns='class')  # in the first line of the head, not a line of its own
     charts = [*charts, confusion_chart(preds)]
     page = Environment(autoescape=True).from_string(_PAGE).render(
         title=title, lead=f'{len(images.ok):,} pictures in {len(images.classes)} classes: {", ".join(images.classes[:20])}{", …" if len(images.classes) > 20 else ""}.',
-        tiles=_tiles(rates), data=Markup(images.summary().to_html(border=0)), problems=[(show_name(f), r) for f,r in zip(images.problems.file, images.problems.reason)],
+        tiles=_tiles(rates), data=Markup(images.summary().rename_axis(index=None, columns='label').to_html(border=0)), problems=[(show_name(f), r) for f,r in zip(images.problems.file, images.problems.reason)],
         charts=[dict(title=c.title, html=Markup(c._repr_html_())) for c in charts], judged=f'{len(preds):,} pictures that the model had not learnt from',
         classes=Markup(table.to_html(border=0)), worst=_worst(preds, worst), facts=facts or {})
     write_atomic(file, page.encode('utf-8', 'backslashreplace'))

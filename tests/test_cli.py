@@ -380,9 +380,10 @@ SLOW = '''import time, lookalikes.backbone as b
 from pathlib import Path
 real = b._runner
 def slow(*a):
-    run = real(*a)
+    run, seen = real(*a), []
     def wait(x):
-        Path('began').touch(); time.sleep(.1)
+        seen.append(x); time.sleep(.1)
+        if len(seen) == 6: Path('began').touch()
         return run(x)
     return wait
 b._runner = slow
@@ -421,7 +422,6 @@ def test_ctrl_c_keeps_what_was_finished(run, tmp_path, own_cache, counted, bundl
     noisy(tmp_path/'d', 240)
     p = subprocess.Popen(**shell('train', tmp_path/'d', '-o', tmp_path/'m', code=SLOW, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     wait_for(p, tmp_path/'began')
-    time.sleep(.5)
     start = time.monotonic()
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=60)
@@ -492,6 +492,14 @@ def test_stopped_while_replacing_keeps_the_old_bundle(bundle, tmp_path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             c.write_bundle(tmp_path/'m', (bundle/'model.onnx').read_bytes(), {'w': np.zeros(3)}, ['a', 'b'], c.Classifier.load(bundle).prep, {})
     assert snapshot(tmp_path) == before
+
+
+def test_what_a_killed_run_left_behind_is_no_obstacle(bundle, tmp_path):
+    "In a container every run may have the same process id."
+    from lookalikes.classifier import Classifier, write_bundle
+    for name in 'new', 'old': shutil.copytree(bundle, tmp_path/f'.m.{os.getpid()}.{name}')
+    for _ in range(2): write_bundle(tmp_path/'m', (bundle/'model.onnx').read_bytes(), {'w': np.zeros(3)}, ['chihuahua', 'muffin'], Classifier.load(bundle).prep, {})
+    assert [o.name for o in tmp_path.iterdir()] == ['m'] and Classifier.load(tmp_path/'m').classes == ['chihuahua', 'muffin']
 
 
 # The rest

@@ -299,7 +299,7 @@ def test_preprocess_survives_json():
 def test_contact_sheet_of_everything(folder):
     path, made = folder
     names = sorted(made)
-    sheet = within(60, contact_sheet, [path/n for n in names], captions=names, size=40, cols=20)
+    sheet = within(60, contact_sheet, [path/n for n in names], captions=[show_name(n) for n in names], size=40, cols=20)
     assert sheet.image.size == (20*46+6, -(-len(names)//20)*64+6)
     html = sheet._repr_html_()
     assert html.startswith('<img src="data:image/jpeg;base64,') and html.count('"') == 6 and '<' not in html[1:]

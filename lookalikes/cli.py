@@ -64,7 +64,7 @@ def _train(images, out, folds, seed, backbone, title, facts, say, source):
     say.unusable(images.problems, images.path)
     if not (images.ok.df.split == 'train').any(): images = images.split(valid=.2, test=.2, seed=seed)
     probe = fit_probe(images, features=features, seed=seed)
-    preds = predict(probe, images)
+    preds = predict(probe, images, features=features)
     rates = {s:preds.where(split=s).errors if preds.where(split=s).judged.any() else None for s in ('valid','test')}
     honest,rates['folds'] = preds.where(preds.df.split != 'train'), None
     if folds:

@@ -11,8 +11,7 @@ __all__ = ['TWINS', 'TANS', 'DARKS', 'HANDS', 'SCHOOLS', 'VERSION', 'log', 'twin
            'muffin', 'ice_cream_cone', 'blueberry_scone', 'pigments', 'foliage', 'tree', 'house', 'boat', 'haystack',
            'figure', 'motif', 'hang', 'flow', 'impressionism', 'cut', 'paint_planes', 'outline', 'still_life', 'facets',
            'grid', 'arcs', 'loose_shapes', 'patches', 'modernism', 'draw_file', 'serve_tasks', 'in_process',
-           'in_processes', 'cores', 'draw_rows', 'Journal', 'cache_folder', 'draw', 'truth', 'built_folder',
-           'lesson_images']
+           'in_processes', 'draw_rows', 'Journal', 'cache_folder', 'draw', 'truth', 'built_folder', 'lesson_images']
 
 # %% ../nbs/parts/03_draw.ipynb #a8b0a3dc
 import hashlib, importlib, io, json, logging, os, queue, subprocess, sys, tempfile, threading
@@ -23,7 +22,6 @@ from zlib import crc32
 
 import numpy as np, platformdirs
 from PIL import Image
-from tqdm.auto import tqdm
 
 from .scene import (backdrop, blend, blob, blur, child, css, ellipse, fur, image, mix, noise, over, palette, path, photograph, pick, place,
                               raster, scatter, shade, shadow, slope, strokes, tint, vary)
@@ -636,14 +634,11 @@ def in_processes(job:dict, workers:int):
                 else: yield row
         finally: stop.set()
 
-def cores() -> int:
-    "The CPU cores this process may use."
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
 def draw_rows(job:dict, workers:int=None # one per core when not given, fewer for few pictures
              ):
     "Draw a job here or in processes; yield a row for each picture."
-    workers = min(workers or cores(), -(-len(job['tasks'])//25))
+    from lookalikes.imageset import n_cores                     # here, not above: a drawing process has no use for pandas
+    workers = min(workers or n_cores(), -(-len(job['tasks'])//25))
     if workers < 2 or '__main__' in job['modules']: return (json.loads(json.dumps(draw_file(job, *o), default=_plain)) for o in job['tasks'])
     return in_processes(job, workers)
 
@@ -704,7 +699,7 @@ def draw(lesson:str, # like 'chihuahua_or_muffin': see `TWINS`
          progress:bool=False # show a progress bar?
         ): # ImageSet
     "Draw `n` pictures of each class into `path/<class>/<class>_0001.jpg` and so on, with their manifest and `truth.csv`."
-    from lookalikes.imageset import ImageSet, write_atomic
+    from lookalikes.imageset import ImageSet, progress_bar, write_atomic
     twins = twin_of(lesson)
     labels = list(classes or twins)
     if unknown := [o for o in labels if o not in twins]: raise ValueError(f"no class {unknown[0]!r} in {lesson!r}: known are {', '.join(twins)}")
@@ -715,7 +710,7 @@ def draw(lesson:str, # like 'chihuahua_or_muffin': see `TWINS`
     if tasks := journal.missing():
         for label in labels: (folder/label).mkdir(exist_ok=True)
         rows = draw_rows(dict(journal.what, path=str(folder), tasks=tasks, modules=sorted({f.__module__ for f in twins.values()})), workers)
-        if progress: rows = tqdm(rows, total=len(tasks), desc=f'drawing {lesson}')
+        rows = progress_bar(rows, len(tasks), f'drawing {lesson}', progress)
         for row in rows: journal.add(row)
     pictures, known = journal.table()
     images = ImageSet(pictures.assign(license='CC0-1.0', creator='lookalikes.draw'), folder, f'drawn twin, seed {seed}')

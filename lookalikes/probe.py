@@ -120,8 +120,8 @@ def fit_probe(images:ImageSet, # Its training split; all usable pictures when it
     return Probe(features.backbone, classes, W, b, strength, losses, oof)
 
 @predict.register
-def _(model:Probe, images:ImageSet) -> Predictions:
-    features = embed(images, model.backbone)
+def _(model:Probe, images:ImageSet, features:Features|None=None) -> Predictions:
+    features = features or embed(images, model.backbone)
     df = images.with_facts(features.facts).ok.df
     return Predictions.of(df.file, df.label, _softmax(model.logits(features.rows(df.file))), model.classes, df.split, images.path)
 

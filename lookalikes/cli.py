@@ -45,13 +45,13 @@ def _read(folder, label_re):
 
 def _rate(e): return None if e is None else e.to_dict()
 
-# %% ../nbs/parts/90_cli.ipynb #b1772105
+# %% ../nbs/parts/90_cli.ipynb #85f9139c
 def _train(images, out, folds, seed, backbone, title, facts, say, source):
     "Fit, judge and write; what `train` and `demo` share. Returns the rates by name, and the classifier."
     from matplotlib.figure import Figure
     from lookalikes.backbone import embed
     from lookalikes.classifier import check_free
-    from lookalikes.imageset import _csv_text
+    from lookalikes.imageset import csv_text
     from lookalikes.predictions import predict
     from lookalikes.probe import cross_validate, fit_probe, learning_curve, plot_learning_curve
     from lookalikes.report import Chart, write_report
@@ -88,7 +88,7 @@ def _train(images, out, folds, seed, backbone, title, facts, say, source):
     with tempfile.TemporaryDirectory() as tmp:
         report = write_report(Path(tmp)/'report.html', title, images, honest, {k:v for k,v in named.items() if v}, charts, facts).read_bytes()
         table = preds.save(Path(tmp)/'predictions.parquet').read_bytes()
-    manifest = _csv_text(images.df).encode('utf-8', 'surrogateescape')
+    manifest = csv_text(images.df).encode('utf-8', 'surrogateescape')
     clf = probe.ship(out, preds, {'report.html':report, 'predictions.parquet':table, 'manifest.csv':manifest})
     return images, rates, clf
 

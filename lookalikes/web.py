@@ -189,10 +189,10 @@ def _reason(e) -> WebError:
     if isinstance(e, (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError, httpcore.LocalProtocolError)): return WebError(f'not an address that can be asked ({text[:80]})')
     return WebError(f'{type(e).__name__} ({text[:80]})')
 
-# %% ../nbs/parts/20_web.ipynb #e92d1b53
+# %% ../nbs/parts/20_web.ipynb #37cbb6c6
 class Body(SpooledTemporaryFile):
     "What an address gave: a file, with `url`, where it came from after redirects, and `n`, its bytes."
-    def __init__(self): super().__init__(max_size=2**20); self.url,self.n = '',0
+    def __init__(self, folder=None): super().__init__(max_size=2**20, dir=folder); self.url,self.n = '',0
 
 def _unpacker(answer):
     "A function `(bytes, room) -> bytes` that undoes the answer's compression, never giving more than `room`+1 bytes."
@@ -205,11 +205,11 @@ def _unpacker(answer):
         except zlib.error as e: raise WebError(f'damaged compression ({e})') from None
     return unpack
 
-async def _read(answer, max_bytes) -> Body:
+async def _read(answer, max_bytes, folder) -> Body:
     too_large = lambda n: WebError(f'too large: {n} bytes, over the limit of {max_bytes:,}')
     said = answer.headers.get('content-length', '')
     if said.isdecimal() and int(said) > max_bytes: raise too_large(f'{int(said):,}')
-    unpack,body = _unpacker(answer),Body()
+    unpack,body = _unpacker(answer),Body(folder)
     try:
         async for part in answer.aiter_raw():
             part = unpack(part, max_bytes-body.n)
@@ -237,10 +237,12 @@ class _Host:
             while (d := self.until-time.monotonic()) > 0: await asyncio.sleep(d)
             async with everyone: yield
 
-# %% ../nbs/parts/20_web.ipynb #12eaed03
+# %% ../nbs/parts/20_web.ipynb #48256e95
 class Web:
     "Fetches addresses within `limits`; use as `async with Web() as web: body = await web.get(url)`."
-    def __init__(self, limits:Limits=Limits()): self.limits = limits
+    def __init__(self, limits:Limits=Limits(), # How long, how much, how often
+                 folder=None # Where large files wait while they come; the system's own place when not given
+                ): self.limits,self.folder = limits,folder
 
     async def __aenter__(self):
         lim = self.limits
@@ -297,7 +299,7 @@ class Web:
                         if answer.next_request is not None: return answer.next_request
                         if answer.status_code != 200: raise _status_error(answer)
                         if robots and re.search(r'\bno(ai|imageai)\b', answer.headers.get('x-robots-tag', ''), re.I): raise WebError('X-Robots-Tag forbids it (noai)')
-                        body = await _read(answer, max_bytes)
+                        body = await _read(answer, max_bytes, self.folder)
                         body.seek(0)
                         return body
                     finally: await answer.aclose()

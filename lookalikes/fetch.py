@@ -23,7 +23,7 @@ from .imageset import ImageSet, JsonLines, MANIFEST, csv_text, n_cores, picture_
 from .picture import ImageError, open_image, read_bytes, show_name, sniff
 from .web import Limits, Web, WebError
 
-# %% ../nbs/parts/21_fetch.ipynb #d7e380ed
+# %% ../nbs/parts/21_fetch.ipynb #9aa677b9
 SUFFIXES = dict(JPEG='.jpg', MPO='.jpg', PNG='.png', GIF='.gif', WEBP='.webp', BMP='.bmp', TIFF='.tif', AVIF='.avif', ICO='.ico', JPEG2000='.jp2', PPM='.ppm')
 
 def keep_picture(data:bytes, # What came
@@ -33,7 +33,8 @@ def keep_picture(data:bytes, # What came
                  max_side:int|None=None # Shrink pictures whose longer side is more, pixels
                 ) -> dict: # `name` in the store, `sha256`, `width`, `height`, `bytes`
     "Open `data` and put it into `store` under its fingerprint; raises `ImageError`."
-    im,suffix = open_image(data, name=name),SUFFIXES.get(sniff(data), '.img')
+    # decoding a JPEG at a fraction of its size reads, and so checks, every byte of it all the same
+    im,suffix = open_image(data, min_side=max_side or 64, name=name),SUFFIXES.get(sniff(data), '.img')
     w,h = im.info['full_size']
     if min(w, h) < min_side: raise ImageError(name, f'too small: {w} x {h} pixels, the shorter side under {min_side}')
     if max_side and max(w, h) > max_side:
@@ -77,7 +78,7 @@ def interleave(df:pd.DataFrame, # Rows in the order of preference
     turn = df.groupby(by, sort=False).cumcount()
     return df.iloc[np.argsort(turn, kind='stable')].reset_index(drop=True)
 
-# %% ../nbs/parts/21_fetch.ipynb #34048b7a
+# %% ../nbs/parts/21_fetch.ipynb #442d32eb
 def _own(folder) -> Path:
     "`folder`, if a dataset may be put there."
     folder = Path(folder)
@@ -100,7 +101,7 @@ class Work:
                  retry_failed:bool=False # Forget failures that may have passed
                 ):
         self.folder,self.settings,self.store = folder,settings,folder/'.fetch'/'store'
-        self.journal,self.done = JsonLines(folder/'.fetch'/'journal.jsonl'),{}
+        self.journal,self.done,self.classes = JsonLines(folder/'.fetch'/'journal.jsonl'),{},{}
         self.store.mkdir(exist_ok=True)
         for o in self.store.glob('.*.tmp'): o.unlink()   # our own, half-written when a process was killed
         for line in self.journal:
@@ -114,18 +115,23 @@ class Work:
 
     def place(self, line, label) -> str|None: # The picture's name in the folder; None when it is gone
         "Move a picture from the store to its class, if it is not there already."
-        inside = f"{label or 'unlabelled'}/{line['name']}"
-        target,stored = self.folder/inside,self.store/line['name']
-        try:
-            if target.stat().st_size == line['bytes']: return inside
-        except OSError: pass
-        try:
-            if stored.stat().st_size != line['bytes']: return None   # a power cut can leave a name without its bytes
-        except OSError: return None
-        target.parent.mkdir(exist_ok=True)
-        if not target.parent.resolve().is_relative_to(self.folder.resolve()): raise ValueError(f"{show_name(target.parent)}: a link that leads out of the dataset; nothing was written there")
-        os.replace(stored, target)
-        return inside
+        name = label or 'unlabelled'
+        target,stored = os.path.join(self._class(name), line['name']),os.path.join(self.store, line['name'])
+        for file in (target, stored):
+            try:
+                if os.stat(file).st_size == line['bytes']: break   # a power cut can leave a name without its bytes
+            except OSError: pass
+        else: return None
+        if file == stored: os.replace(stored, target)
+        return f"{name}/{line['name']}"
+
+    def _class(self, name):
+        "The folder of a class, inside the dataset and nowhere else."
+        if name not in self.classes:
+            (folder := self.folder/name).mkdir(exist_ok=True)
+            if not folder.resolve().is_relative_to(self.folder.resolve()): raise ValueError(f"{show_name(folder)}: a link that leads out of the dataset; nothing was written there")
+            self.classes[name] = str(folder)
+        return self.classes[name]
 
     def drop(self, line):
         "Forget a picture in the store whose bytes already stand in the dataset."
@@ -226,10 +232,16 @@ def _kinds(reasons):
     n = Counter(re.split(r' ?[(:;]', r)[0] for r in reasons)
     return dict(sorted(n.items(), key=lambda o: (-o[1], o[0])))
 
-# %% ../nbs/parts/21_fetch.ipynb #b848b082
+# %% ../nbs/parts/21_fetch.ipynb #59d855fc
+def _new_loop():
+    "uvloop's event loop where there is one (not on Windows): more pictures per second from the same core."
+    try: import uvloop
+    except ImportError: return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
 def _in_thread(coroutine, tick):
     "Run `coroutine` in an event loop of its own, calling `tick` meanwhile; an exception here or there ends both."
-    loop,box = asyncio.new_event_loop(),{}
+    loop,box = _new_loop(),{}
     def work():
         asyncio.set_event_loop(loop)
         loop.set_default_executor(ThreadPoolExecutor(32))   # names are looked up here, and a slow look-up must not hold up the others

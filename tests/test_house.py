@@ -142,7 +142,8 @@ def test_wheel_contents(wheel, ini):
         names, info = set(z.namelist()), next(o for o in z.namelist() if o.endswith('/METADATA'))
         meta = z.read(info).decode()
         assert any(re.search(r'/(licenses/)?LICENSE$', o) for o in names)
-    assert {f'lookalikes/{p.name}' for p in (ROOT/'lookalikes').glob('*.py')} == {o for o in names if not o.startswith(info.split('/')[0])}
+    ours = {f'lookalikes/{p.name}' for p in (ROOT/'lookalikes').glob('*.py')} | {f'lookalikes/recipes/{p.name}' for p in (ROOT/'data/recipes').iterdir() if p.suffix in ('.yaml', '.json')}
+    assert ours == {o for o in names if not o.startswith(info.split('/')[0])}
     assert f"\nVersion: {ini['version']}\n" in meta and '# Lookalikes' in meta
     assert re.search(rf"^License(-Expression)?: {ini['license']}$", meta, re.M)
 
@@ -152,3 +153,6 @@ def test_wheel_installs(wheel, tmp_path):
     where = python('-c', 'import lookalikes; print(lookalikes.__file__)', cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path)})
     assert os.path.realpath(where.strip()).startswith(os.path.realpath(tmp_path))
     assert any((tmp_path/'bin').glob('lookalikes*'))
+    named = 'from lookalikes.recipe import Recipe, _shelf; print(_shelf()); print(*map(Recipe.named, Recipe.names()), sep="\\n")'
+    shelf, *recipes = python('-c', named, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path)}).splitlines()
+    assert os.path.realpath(shelf) == os.path.realpath(tmp_path/'lookalikes'/'recipes') and len(recipes) == len(list((ROOT/'data/recipes').glob('*.yaml'))) > 5

@@ -99,7 +99,7 @@ class Hit:
             clean = _count(v) if f.name in ('width','height') else v if f.name == 'local' else plain(_line(v)) if f.name in ('title','creator') else _line(v)
             object.__setattr__(self, f.name, clean)
 
-# %% ../nbs/parts/23_search.ipynb #19e0d798
+# %% ../nbs/parts/23_search.ipynb #ccf8b902
 class SearchError(Exception):
     "A search that failed: `reason` says why, `retry` whether asking again may help (False, True, or the seconds that the server asks to wait)."
     def __init__(self, reason:str, retry:bool|float=False):
@@ -121,6 +121,7 @@ class Found:
     ask:Ask # What was asked
     hits:list[Hit] = field(default_factory=list) # Unique by address, in the source's order
     reason:str='' # Nothing when there are as many as were asked for
+    left_out:dict=field(default_factory=dict) # What was found and not wanted: why -> how many
 
     def __len__(self): return len(self.hits)
     def __repr__(self): return f"Found {len(self)} of {self.ask.n} for {self.ask.query!r} with {self.source}" + (f" ({self.reason})" if self.reason else '')
@@ -174,7 +175,7 @@ def _turner(src, ask):
         return page
     return turn
 
-# %% ../nbs/parts/23_search.ipynb #55a03034
+# %% ../nbs/parts/23_search.ipynb #78764a5b
 def _unfit(h, ask, src):
     "Why `h` does not answer `ask`, in words that follow a number; nothing if it does."
     if not h.local and not re.match(r'https?://[^/]', h.url, re.I): return 'without a usable address'
@@ -191,6 +192,7 @@ def _short(hits, ask, src, why, left_out):
 
 def find(src, # A source, or what `source` takes
          ask:Ask, # The question
+         refuse=None, # A function of a `Hit`: why it is not wanted, in words that follow a number; nothing if it is
          attempts:int=3, # For each page
          wait:float=1., # Seconds before the second attempt, doubled before each later one
          max_wait:float=60. # Seconds; a server that asks for more is given up
@@ -209,11 +211,11 @@ def find(src, # A source, or what `source` takes
         elif len(seen) > 1000+20*ask.n: why = f'gave up after {len(seen):,} results'
         seen.update(fresh)
         for h in fresh.values():
-            if what := _unfit(h, ask, src): left_out[what] += 1
+            if what := _unfit(h, ask, src) or (refuse(h) if refuse else ''): left_out[what] += 1
             elif len(hits) < ask.n: hits.append(h if h.source else replace(h, source=src.name))
-    if len(hits) == ask.n: return Found(src.name, ask, hits)
+    if len(hits) == ask.n: return Found(src.name, ask, hits, left_out=dict(left_out))
     if why == 'no more results' and len(seen) >= (most := getattr(src, 'most', 1e9)): why += f' ({src.name} shows {most} at most: ask with other words too)'
-    return Found(src.name, ask, hits, _short(hits, ask, src, why, left_out))
+    return Found(src.name, ask, hits, _short(hits, ask, src, why, left_out), dict(left_out))
 
 # %% ../nbs/parts/23_search.ipynb #dba871d6
 def _read_text(file):

@@ -3,6 +3,9 @@
     python benchmarks/accuracy.py --photos ../shared/photos
 
 One cross-validation is one draw of the folds, so the same is repeated with other seeds: `mean_error` is over all of them.
+
+And what do unlooked-at search results do to such a number? `search_noise.csv` has the probe judged on them twice, always by the search's
+own labels: trained on other search results, and trained on clean photographs.
 """
 import argparse, json, os, subprocess, sys, tempfile
 from pathlib import Path
@@ -17,14 +20,17 @@ SETS = dict(chihuahua_or_muffin=None, paintings=None, kittens_or_cats=None, pet_
 root = Path(__file__).resolve().parents[1]
 
 
+def lookalikes(*args):
+    "What a command of the command line answers."
+    run = subprocess.run([sys.executable, '-c', 'from lookalikes.cli import main; main()', *map(str, args), '-q', '--json'], capture_output=True, text=True)
+    if run.returncode: sys.exit(f'{" ".join(map(str, args))}: {run.stderr}')
+    return json.loads(run.stdout)
+
+
 def measure(name, label_re, photos, backbone, seeds):
     "A row of results."
-    options = ['--fit', 'probe', '--folds', '5', '--json'] + ['--label-re', label_re]*bool(label_re) + ['--backbone', backbone]*(backbone != 'efficientnet_lite0')
-    with tempfile.TemporaryDirectory() as tmp:
-        run = subprocess.run([sys.executable, '-c', 'from lookalikes.cli import main; main()', 'train', photos/name, '--out', f'{tmp}/model', '-q', *options],
-                             capture_output=True, text=True)
-    if run.returncode: sys.exit(f'{name}: {run.stderr}')
-    found = json.loads(run.stdout)
+    options = ['--fit', 'probe', '--folds', '5'] + ['--label-re', label_re]*bool(label_re) + ['--backbone', backbone]*(backbone != 'efficientnet_lite0')
+    with tempfile.TemporaryDirectory() as tmp: found = lookalikes('train', photos/name, '--out', f'{tmp}/model', *options)
     images = ImageSet.from_names(photos/name, label_re) if label_re else ImageSet.from_folder(photos/name)
     features = embed(images, backbone)
     images = images.with_facts(features.facts).group_copies()
@@ -32,7 +38,22 @@ def measure(name, label_re, photos, backbone, seeds):
     e = found['folds']
     quoted = [f"'{o}'" if o == label_re else o for o in options]
     return dict(lesson=name, n=e['n'], classes=len(found['classes']), backbone=backbone, errors=e['errors'], error_rate=e['error_rate'], low=e['interval'][0],
-                high=e['interval'][1], mean_error=round(sum(rates)/len(rates), 6), seeds=len(seeds), command=' '.join(['lookalikes', 'train', name, '--out', 'MODEL', *quoted]))
+                high=e['interval'][1], mean_error=round(sum(rates)/len(rates), 6), seeds=len(seeds), command=' '.join(['lookalikes', 'train', name, '--out', 'MODEL', *quoted, '--json']))
+
+
+def search_noise(photos):
+    "Rows for raw search results, judged by what was searched for."
+    clean, raw = photos/'chihuahua_or_muffin', photos/'search_noise'
+    with tempfile.TemporaryDirectory() as tmp:
+        lookalikes('train', clean, '--out', f'{tmp}/clean')
+        found = {('search results', 'five folds', 'lookalikes train search_noise --out MODEL --folds 5 --json'): lookalikes('train', raw, '--out', f'{tmp}/raw', '--folds', 5)['folds'],
+                 ('clean photographs', 'all', 'lookalikes train chihuahua_or_muffin --out MODEL; lookalikes evaluate MODEL search_noise --json'): lookalikes('evaluate', f'{tmp}/clean', raw)}
+    rows = []
+    for (trained, on, command), e in found.items():
+        parts = {'all': e} | e.get('per_class', {})
+        rows += [dict(trained_on=trained, judged_on=on, label=k, n=o['n'], disagrees=o['errors'], rate=o['error_rate'], low=o['interval'][0], high=o['interval'][1], command=command)
+                 for k, o in parts.items()]
+    return pd.DataFrame(rows)
 
 
 if __name__ == '__main__':
@@ -47,3 +68,7 @@ if __name__ == '__main__':
     args.out.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(args.out, index=False)
     print(pd.DataFrame(rows).drop(columns='command').to_string(index=False))
+    if (args.photos/'search_noise').is_dir():
+        noise = search_noise(args.photos)
+        noise.to_csv(args.out.with_name('search_noise.csv'), index=False)
+        print(noise.drop(columns='command').to_string(index=False))

@@ -311,7 +311,7 @@ async def _download(plan:Settling, work:Work, limits:Limits, keep, save):
             for t in list(tasks): t.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-# %% ../nbs/parts/21_fetch.ipynb #65dfa5a2
+# %% ../nbs/parts/21_fetch.ipynb #ef40d5bf
 class _Saver:
     "Writes the manifest now and then: seldom enough to cost little, whatever its size."
     def __init__(self, plan): self.plan,self.last,self.took,self.n = plan,time.monotonic(),0.,-1
@@ -331,7 +331,7 @@ def _progress(plan, show):
     def tick():
         n = Counter(plan.outcome)
         bar.n = n['kept']
-        bar.set_postfix({k:n[k] for k in ('failed','copy')} | dict(hoped=sum(plan.hopes.values())-n['kept']), refresh=True)
+        bar.set_postfix({k:n[k] for k in ('failed','copy')} | dict(waiting=sum(plan.hopes.values())-n['kept']), refresh=True)
     return bar,tick if not bar.disable else lambda: None
 
 def fetch(pictures, # A plan: a table with `url` and, where known, `label`, `query`, `source`, `page`, `title`, `license`, `creator`; or a list of addresses

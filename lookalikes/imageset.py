@@ -287,7 +287,7 @@ class JsonLines:
         if self.out: os.fsync(self.out.fileno()); self.out.close()
         self.out = None
 
-# %% ../nbs/parts/01_imageset.ipynb #22033ec5
+# %% ../nbs/parts/01_imageset.ipynb #40d05615
 def n_cores() -> int:
     "Processor cores this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
@@ -303,12 +303,13 @@ def watched(show:bool|None=None # A caller's own wish
 def progress_bar(items, # What to go through
                  total:int|None=None, # How many, when `items` has no length
                  desc:str='', # What is being done
-                 show:bool|None=None # Whether to show it; by default where somebody is watching
+                 show:bool|None=None, # Whether to show it; by default where somebody is watching
+                 unit:str='picture' # What is counted
                 ):
     "`items`, with a progress bar that leaves nothing behind."
     if not watched(show): return items
     from tqdm.auto import tqdm
-    return tqdm(items, total=total, desc=desc, leave=False, unit='picture')
+    return tqdm(items, total=total, desc=desc, leave=False, unit=unit)
 
 # %% ../nbs/parts/01_imageset.ipynb #9e71d723
 def picture_facts(data:bytes, # The file's content

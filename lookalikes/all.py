@@ -1,14 +1,21 @@
 """Everything a lesson's reader needs, for notebooks: `from lookalikes.all import *`."""
 from lookalikes.backbone import Backbone, Features, embed
+from lookalikes.build import Built, Credits
 from lookalikes.classifier import BundleError, Classifier
 from lookalikes.draw import draw, draw_picture, lesson_images
+from lookalikes.fetch import Fetched, fetch
+from lookalikes.gallery import Gallery
 from lookalikes.imageset import ImageSet
 from lookalikes.picture import ImageError, Preprocess, contact_sheet, open_image
 from lookalikes.predictions import Predictions, predict
 from lookalikes.probe import Probe, cross_validate, fit_probe, learning_curve, plot_learning_curve
+from lookalikes.recipe import Recipe, RecipeError
 from lookalikes.report import Chart, write_report
+from lookalikes.search import Ask, Found, Hit, find, register, source
 from lookalikes.stats import ErrorRate, PairedTest, bootstrap, mcnemar, wilson
+from lookalikes.web import Limits
 
-__all__ = ['Backbone', 'BundleError', 'Chart', 'Classifier', 'ErrorRate', 'Features', 'ImageError', 'ImageSet', 'PairedTest', 'Predictions',
-           'Preprocess', 'Probe', 'bootstrap', 'contact_sheet', 'cross_validate', 'draw', 'draw_picture', 'embed', 'fit_probe', 'learning_curve',
-           'lesson_images', 'mcnemar', 'open_image', 'plot_learning_curve', 'predict', 'wilson', 'write_report']
+__all__ = ['Ask', 'Backbone', 'Built', 'BundleError', 'Chart', 'Classifier', 'Credits', 'ErrorRate', 'Features', 'Fetched', 'Found', 'Gallery', 'Hit',
+           'ImageError', 'ImageSet', 'Limits', 'PairedTest', 'Predictions', 'Preprocess', 'Probe', 'Recipe', 'RecipeError', 'bootstrap',
+           'contact_sheet', 'cross_validate', 'draw', 'draw_picture', 'embed', 'fetch', 'find', 'fit_probe', 'learning_curve', 'lesson_images',
+           'mcnemar', 'open_image', 'plot_learning_curve', 'predict', 'register', 'source', 'wilson', 'write_report']

@@ -24,7 +24,7 @@ from .recipe import Recipe
 from .search import Ask, Found, Hit, find, source
 from .web import Limits
 
-# %% ../nbs/01_chihuahua_or_muffin.ipynb #4c14ea79
+# %% ../nbs/01_chihuahua_or_muffin.ipynb #e9d6bfd6
 class _Memory:
     "Searches made before, in a journal beside the dataset."
     def __init__(self, folder, forget_short=False):
@@ -71,7 +71,7 @@ def gather(recipe:Recipe, # What to search for
           ) -> tuple[pd.DataFrame,pd.DataFrame]: # The plan: an address a row, best first, the classes taking turns; and the searches, a row each
     "Search for every class of `recipe`."
     memory,plans,log = _Memory(folder, retry_failed),[],[]
-    for label in progress_bar(list(recipe.classes), desc='searching', show=progress):
+    for label in progress_bar(list(recipe.classes), desc='searching', show=progress, unit='class'):
         rows,more = _search_class(recipe, label, sources, memory, patience)
         plans.append(rows)
         log += more

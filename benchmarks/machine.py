@@ -25,9 +25,9 @@ def arguments(description, argv=None, **options):
     args = parser.parse_args(argv)
     args.photos = args.photos/'pet_breeds'
     if not args.photos.is_dir(): parser.error(f'{args.photos}: no such folder; give the folder of photographs as --photos or LOOKALIKES_PHOTOS')
-    # The two folders stay out of it: results name no place on anybody's machine.
-    words = [f"--{k.replace('_', '-')} {' '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in vars(args).items()
-             if k not in ('photos', 'out') and v != parser.get_default(k)]
+    # Results name no place on anybody's machine: the two folders stay out, and of any other path it only says that there was one.
+    text = lambda v: ' '.join(map(str, v)) if isinstance(v, list) else 'PATH' if isinstance(v, Path) else v
+    words = [f"--{k.replace('_', '-')} {text(v)}" for k, v in vars(args).items() if k not in ('photos', 'out') and v != parser.get_default(k)]
     return args, ' '.join([f'python benchmarks/{Path(sys.argv[0]).name}', *words])
 
 
@@ -70,15 +70,15 @@ def _version(package):
     except PackageNotFoundError: return ''
 
 
-def facts():
-    "What a ratio may depend on. No host name and no path."
+def facts(*more):
+    "What a ratio may depend on, and the versions of `more` packages than every benchmark notes. No host name and no path."
     load = round(os.getloadavg()[0], 2) if hasattr(os, 'getloadavg') else ''
     if load and load > n_cores()/4: say(f'others are at work here (load {load} on {n_cores()} cores): such ratios are not for publishing, a network over all cores suffers most')
     return dict(processor=_processor(), cores=n_cores(), memory_gib=_memory(), device='cpu', accelerator='none used',
                 os=f'{platform.system()} {platform.release()}', python=platform.python_version(),
                 # a machine that others use as well shows here
                 load_at_start=load,
-                **{o.replace('-', '_'): _version(o) for o in PACKAGES})
+                **{o.replace('-', '_'): _version(o) for o in (*PACKAGES, *more)})
 
 
 def timed(f):

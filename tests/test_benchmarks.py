@@ -81,6 +81,51 @@ def test_probe(drawn, tmp_path):
         assert r.ratio == pytest.approx(r.peer_s/r.ours_s_median, rel=.01)
 
 
+def test_fetch(drawn, tmp_path):
+    "All sides but img2dataset, which has a Python of its own: LOOKALIKES_IMG2DATASET may name it."
+    peer = os.environ.get('LOOKALIKES_IMG2DATASET')
+    run(FOLDER/'fetch.py', '--photos', drawn, '--out', tmp_path, '--repeats', 2, '--copies', 1, 2, '--delay', .005, '--hosts', 1, '--at-a-time', 16,
+        *(['--img2dataset', peer] if peer else []))
+    df, last = results(tmp_path, 'fetch', drawn, *([peer] if peer else []))
+    long = ['ours', 'ours, left alone, 1 host(s)'] + ['img2dataset', 'img2dataset, its shards alone']*bool(peer)
+    short = long[:2] + ['ours, left alone', *(f'fastai{k}{v}' for k in ('', ', 16 threads') for v in ('', ', then verify_images'))] + long[2:]
+    assert df.side.tolist() == short+long and df.pictures.tolist() == [20]*len(short) + [40]*len(long)
+    assert (df.img2dataset == 'left out').all() == (peer is None)
+    assert dict(zip(df.side, df.promised))['fastai'] == 2 and df.httpx.all()
+    for d, (_, rows) in zip(last['lists'], df.groupby('pictures')):
+        for r in rows.itertuples():
+            check_spread(d['seconds'][r.side], 2)
+            assert r.per_s == pytest.approx(r.pictures/r.s_median, rel=.01) and len(r.s_each.split()) == 2
+            if r.side != 'ours': assert r.ratio == pytest.approx(r.s_median/d['seconds']['ours']['median'], abs=.006)
+    s = last['lists'][0]['seconds']
+    assert s['fastai, then verify_images']['low'] > s['fastai']['low'] > 20/8*.005  # eight at a time
+    assert all(b/a == pytest.approx(r) for a, b, r in zip(s['ours']['each'], s['fastai']['each'], last['lists'][0]['ratio_each_round']['fastai']))
+
+
+def test_fetch_looks_at_what_was_kept(drawn):
+    "A copy is another file with the same pixels; a side that keeps too little, or other bytes, ends the benchmark."
+    run('-c', """if True:
+        import io, sys
+        from pathlib import Path
+        sys.path.insert(0, 'benchmarks')
+        import fetch
+        from PIL import Image
+        data = next(Path(sys.argv[1]).rglob('*.jpg')).read_bytes()
+        copies = [fetch.variant(data, k) for k in range(3)]
+        assert copies[0] == data and len(set(copies)) == 3
+        a, *others = [Image.open(io.BytesIO(o)) for o in copies]
+        assert all(o.tobytes() == a.tobytes() for o in others) and [o.info['comment'] for o in others] == [b'1', b'2']
+        def keep(*kept):
+            def side(urls, folder):
+                for i, o in enumerate(kept): (folder/f'{i}.jpg').write_bytes(o)
+                return {'side': 1.}
+            try: return fetch.run('side', side, ['a', 'b'], [fetch.sha256(o) for o in copies[:2]])
+            except SystemExit as e: return str(e)
+        assert keep(*copies[:2]) == {'side': 1.}
+        assert [keep(copies[0]), keep(data, data), keep(*copies)] == [f'side: {n} of 2 files as they were served, and {k} others' for n, k in ((1, 0), (1, 1), (2, 1))]
+        """, drawn)
+
+
 def test_results_are_added_to(tmp_path):
     "A later run leaves what earlier ones wrote, also when it has another column."
     code = "import sys; sys.path.insert(0, 'benchmarks'); import machine; machine.write(sys.argv[1], 'q', 'c', {'cores': 2}, [%s], {})"

@@ -20,8 +20,8 @@ import numpy as np, pandas as pd
 from filelock import FileLock
 from platformdirs import user_cache_dir
 
-from .imageset import ImageSet, n_cores, picture_facts, progress_bar, write_atomic
-from .picture import ImageError, Preprocess, open_image, read_bytes
+from .imageset import ImageSet, n_cores, progress_bar, write_atomic
+from .picture import ImageError, Preprocess, open_image, picture_facts, read_bytes
 
 # %% ../nbs/parts/30_backbone.ipynb #d95a2901
 DEFAULT = 'efficientnet_lite0'

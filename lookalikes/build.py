@@ -7,8 +7,9 @@ Docs: https://lookalikes.github.io/lookalikes/chihuahua_or_muffin.html.md"""
 # %% auto #0
 __all__ = ['gather', 'Built', 'Credits']
 
-# %% ../nbs/01_chihuahua_or_muffin.ipynb #3dd49203
+# %% ../nbs/01_chihuahua_or_muffin.ipynb #c863d006
 import re, time
+from collections import Counter
 from dataclasses import dataclass, field
 from html import escape
 from math import ceil
@@ -18,13 +19,13 @@ from urllib.parse import quote
 import pandas as pd
 from fastcore.basics import patch
 
-from .fetch import PLAN, Fetched, fetch, interleave, own_folder
+from .fetch import PLAN, Fetched, fetch, hold, interleave, own_folder
 from .imageset import ImageSet, JsonLines, csv_text, progress_bar, write_atomic
 from .recipe import Recipe
 from .search import Ask, Found, Hit, find, source
 from .web import Limits
 
-# %% ../nbs/01_chihuahua_or_muffin.ipynb #e9d6bfd6
+# %% ../nbs/01_chihuahua_or_muffin.ipynb #5a068894
 class _Memory:
     "Searches made before, in a journal beside the dataset."
     def __init__(self, folder, forget_short=False):
@@ -39,13 +40,14 @@ class _Memory:
         key = '|'.join(map(str, (src.name, getattr(src, 'base', ''), ask.query, ask.label, ask.license, ask.min_side, ask.safe, ask.n, given)))
         if key not in self.known:
             got = find(src, ask, refuse, **patience)
+            if got.passing and not got.hits: return got   # the next run asks again
             self.known[key] = line = dict(key=key, reason=got.reason, left_out=got.left_out, hits=[vars(h) for h in got.hits])
             self.journal.add(line)
         o = self.known[key]
         return Found(src.name, ask, [Hit(**h) for h in o['hits']], o['reason'], o['left_out'])
 
-def _search_class(recipe, label, sources, memory, patience):
-    "Candidates for one class: rows of a plan, taking turns by query, and a row for each search."
+def _search_class(recipe, label, sources, memory, patience, misses):
+    "Candidates for one class: rows of a plan, taking turns by query, and a row for each search. `misses`: how often running a source has failed."
     rows,log,seen,words = [],[],set(),' '.join([*recipe.exclude, *recipe.classes[label].exclude])
     def refuse(h): return 'found before' if h.url in seen else 'with an excluded word' if recipe.excluded(label, f'{h.title} {h.url} {h.page}') else ''
     share = ceil(recipe.wanted(label)*recipe.candidates/len(recipe.classes[label].queries))
@@ -53,7 +55,11 @@ def _search_class(recipe, label, sources, memory, patience):
         n = 0
         for src in sources:
             if n >= share: break
-            got = memory.find(src, Ask(query, label, recipe.license, recipe.min_side, recipe.safe, share-n), refuse, words, **patience)
+            ask = Ask(query, label, recipe.license, recipe.min_side, recipe.safe, share-n)
+            if misses[src.name] >= 2: got = Found(src.name, ask, reason='not asked again, it failed twice running')
+            else:
+                got = memory.find(src, ask, refuse, words, **patience)
+                misses[src.name] = misses[src.name]+1 if got.passing and not got.hits else 0
             hits = [h for h in got.hits if h.url not in seen]
             log.append(dict(label=label, query=query, source=src.name, asked=share-n, found=len(hits), known=got.left_out.get('found before', 0),
                             excluded=got.left_out.get('with an excluded word', 0), reason=got.reason))
@@ -70,15 +76,15 @@ def gather(recipe:Recipe, # What to search for
            **patience # For `find`: `attempts`, `wait`, `max_wait`
           ) -> tuple[pd.DataFrame,pd.DataFrame]: # The plan: an address a row, best first, the classes taking turns; and the searches, a row each
     "Search for every class of `recipe`."
-    memory,plans,log = _Memory(folder, retry_failed),[],[]
+    memory,plans,log,misses = _Memory(folder, retry_failed),[],[],Counter()
     for label in progress_bar(list(recipe.classes), desc='searching', show=progress, unit='class'):
-        rows,more = _search_class(recipe, label, sources, memory, patience)
+        rows,more = _search_class(recipe, label, sources, memory, patience, misses)
         plans.append(rows)
         log += more
     memory.journal.close()
     return interleave(pd.concat(plans, ignore_index=True)), pd.DataFrame(log)
 
-# %% ../nbs/01_chihuahua_or_muffin.ipynb #ab587191
+# %% ../nbs/01_chihuahua_or_muffin.ipynb #fd72873a
 @dataclass(repr=False)
 class Built(Fetched):
     "What a build did: the dataset, what became of each address, and what each search gave."
@@ -115,17 +121,27 @@ def _sources(recipe, given):
         return source(f"{s.partition(':')[0]}:{path}" if path else s)
     return [one(s) for s in (recipe.sources if given is None else [given] if isinstance(given, str) else given)]
 
+def _named(s):
+    "A source as a recipe names it, files by their whole path."
+    kind,_,place = s.partition(':')
+    return f"{kind}:{Path(place).expanduser().absolute()}" if kind in ('urls','folder') else s
+
+def _as_made(recipe, given):
+    "The recipe that a build with the sources `given` followed; a source that is an object has no name that a recipe could hold."
+    given = [given] if isinstance(given, str) else given or []
+    return recipe.replace(sources=[_named(s) for s in given]) if given and all(isinstance(s, str) for s in given) else recipe
+
 def _dealt(images, recipe):
     "`images` with a split for the rows that have none, and a note if that cannot be."
-    todo = ((images.df.split == '') & (images.df.status == 'ok')).to_numpy()
+    df = images.df
+    todo = ((df.split == '') & (df.status == 'ok')).to_numpy()
     if not todo.any() or not recipe.split.valid+recipe.split.test: return images,''
-    try: part = images.where(todo).split(**recipe.split, seed=recipe.seed)
+    try: dealt = images.split(**recipe.split, seed=recipe.seed).df.split
     except ValueError as e: return images,f'Not split: {e}'
-    new = images.df.split.to_numpy().copy()
-    new[todo] = part.df.split
-    return images.replace(split=new),''
+    settled = dict(zip(df.group[(df.group != '') & (df.split != '')], df.split[(df.group != '') & (df.split != '')]))   # a group stays together
+    return images.replace(split=[settled.get(g, new) if t else old for old,new,g,t in zip(df.split, dealt, df.group, todo)]),''
 
-# %% ../nbs/01_chihuahua_or_muffin.ipynb #87f26a20
+# %% ../nbs/01_chihuahua_or_muffin.ipynb #b1859310
 @patch
 def build(self:Recipe,
           folder, # A new or empty folder, or one that a build made
@@ -136,27 +152,33 @@ def build(self:Recipe,
           **patience # For `find`: `attempts`, `wait`, `max_wait`
          ) -> Built:
     "Search, download, verify, split: a dataset in `folder`. Stopped at any moment, the same call goes on from there."
-    start,sources,folder = time.perf_counter(),_sources(self, sources),own_folder(folder)
-    plan,searches = gather(self, sources, folder, retry_failed, progress, **patience)
-    write_atomic(folder/'searches.csv', csv_text(searches).encode('utf-8', 'surrogateescape'))
-    if not len(plan):
-        why = '; '.join(dict.fromkeys(f'{s}: {r}' for s,r in zip(searches.source, searches.reason) if r))
-        raise ConnectionError(f"{self.name}: no search found anything. {why}")
-    got = fetch(plan, folder, {c:self.wanted(c) for c in self.classes}, self.min_side, self.max_side, limits, retry_failed, progress)
-    images,note = _dealt(got.images, self)
-    self.save(folder/'recipe.yaml')
-    images.save()
-    images.credits().save()
+    start,recipe,sources,folder = time.perf_counter(),_as_made(self, sources),_sources(self, sources),own_folder(folder)
+    with hold(folder):
+        plan,searches = gather(self, sources, folder, retry_failed, progress, **patience)
+        write_atomic(folder/'searches.csv', csv_text(searches).encode('utf-8', 'surrogateescape'))
+        if not len(plan):
+            why = '; '.join(list(dict.fromkeys(f'{s}: {r}' for s,r in zip(searches.source, searches.reason) if r))[:6])
+            raise ConnectionError(f"{self.name}: no search found anything. {why}")
+        got = fetch(plan, folder, {c:self.wanted(c) for c in self.classes}, self.min_side, self.max_side, limits, retry_failed, progress=progress)
+        images,note = _dealt(got.images, self)
+        recipe.save(folder/'recipe.yaml')
+        images.save()
+        images.credits().save()
     return Built(images, got.outcomes, time.perf_counter()-start, self, searches, note)
 
-# %% ../nbs/01_chihuahua_or_muffin.ipynb #5aaac878
+# %% ../nbs/01_chihuahua_or_muffin.ipynb #08cffd64
+def _plain(text):
+    "`text` on one line, without characters that steer a terminal or turn the direction of writing."
+    return ' '.join(re.sub('[\u202a-\u202e\u2066-\u2069]', '', re.sub('[\0-\x1f\x7f-\x9f\u2028\u2029]', ' ', str(text))).split())
+
 def _md(text):
     "`text` as plain text inside Markdown, whatever it holds."
-    return re.sub(r'([\\`*_{}\[\]()#|!~])', r'\\\1', escape(str(text), quote=False).replace('\n', ' '))
+    return re.sub(r'([\\`*_{}\[\]()#|!~])', r'\\\1', escape(_plain(text), quote=False))
 
-def _link(text, url):
-    ok = re.match(r'https?://[^\s]+$', str(url), re.I)
-    return f"[{_md(text)}]({quote(str(url), safe=':/?#@!$&*+,;=%~')})" if ok else _md(text)
+def _link(text, *urls):
+    "`text`, linked to the first of `urls` that is a web address."
+    url = next((u for u in map(str, urls) if re.match(r'https?://[^\s]+$', u, re.I)), '')
+    return f"[{_md(text)}]({quote(url.encode('utf-8', 'surrogateescape'), safe=':/?#@!$&*+,;=%~')})" if url else _md(text)
 
 class Credits:
     "Who made the pictures of a dataset, and under which licence."
@@ -180,7 +202,7 @@ class Credits:
             head = f"{_link(license, rows.license_url.iloc[0])}" if license else 'Licence not stated'
             out += ['', f'## {head}', ''] + ([] if license else ['Nothing is known about what these may be used for. Ask before you publish one.', ''])
             out += ['| picture | creator | file |', '|---|---|---|']
-            out += [f"| {_link(r.title or Path(r.file).stem, r.page or r.url)} | {_md(r.creator) or 'not stated'} | {_md(r.file)} |" for r in rows.itertuples()]
+            out += [f"| {_link(_plain(r.title) or Path(r.file).stem, r.page, r.url)} | {_md(r.creator) or 'not stated'} | {_md(r.file)} |" for r in rows.itertuples()]
         return '\n'.join(out)+'\n'
     def save(self, file=None # `CREDITS.md` in the dataset's folder when not given
             ) -> Path:

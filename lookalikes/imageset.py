@@ -6,10 +6,10 @@ Docs: https://lookalikes.github.io/lookalikes/parts/imageset.html.md"""
 
 # %% auto #0
 __all__ = ['TEXT', 'COLUMNS', 'STATUSES', 'SPLITS', 'MANIFEST', 'ENDINGS', 'SPLIT_NAMES', 'ImageSet', 'read_csv', 'write_atomic',
-           'csv_text', 'JsonLines', 'n_cores', 'watched', 'progress_bar', 'picture_facts']
+           'csv_text', 'JsonLines', 'n_cores', 'watched', 'progress_bar']
 
-# %% ../nbs/parts/01_imageset.ipynb #16e4d560
-import csv, hashlib, io, json, os, re, zlib
+# %% ../nbs/parts/01_imageset.ipynb #936d1d1e
+import csv, io, json, os, re, zlib
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from pathlib import Path, PurePosixPath
@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from filelock import FileLock
 from PIL import Image
 
-from .picture import FORMATS, ImageError, contact_sheet, open_image, read_bytes, show_name, sniff
+from .picture import FORMATS, ImageError, contact_sheet, open_image, picture_facts, read_bytes, show_name, sniff
 
 # %% ../nbs/parts/01_imageset.ipynb #12412888
 TEXT = ['file','label','split','group','sha256','status','reason','query','url','page','license','creator','retrieved']
@@ -311,14 +311,7 @@ def progress_bar(items, # What to go through
     from tqdm.auto import tqdm
     return tqdm(items, total=total, desc=desc, leave=False, unit=unit)
 
-# %% ../nbs/parts/01_imageset.ipynb #9e71d723
-def picture_facts(data:bytes, # The file's content
-                  im:Image.Image # The same, opened by `open_image`
-                 ) -> dict: # `sha256`, `width`, `height`
-    "What a manifest records of a picture."
-    w,h = im.info['full_size']
-    return dict(sha256=hashlib.sha256(data).hexdigest(), width=w, height=h)
-
+# %% ../nbs/parts/01_imageset.ipynb #b369bc56
 @patch
 def with_facts(self:ImageSet, facts:pd.DataFrame # Columns `file`, `sha256`, `width`, `height`, `reason` (empty when it opened)
               ) -> ImageSet:

@@ -246,7 +246,7 @@ class _Host:
             while (d := self.until-time.monotonic()) > 0: await asyncio.sleep(d)
             async with everyone: yield
 
-# %% ../nbs/parts/20_web.ipynb #1721103e
+# %% ../nbs/parts/20_web.ipynb #6048621c
 class Web:
     "Fetches addresses within `limits`; use as `async with Web() as web: body = await web.get(url)`."
     def __init__(self, limits:Limits=Limits(), # How long, how much, how often
@@ -302,7 +302,7 @@ class Web:
         "One request: its `Body`, or the request that it redirects to."
         host = self.hosts[request.url.netloc]
         async with host.turn(self.everyone):
-            if host.lost: raise WebError(host.lost)
+            if host.lost: raise WebError(host.lost, True, float('inf'))   # may pass, but not in this run
             try:
                 with anyio.fail_after(self.limits.whole):
                     answer = await self.client.send(request, stream=True)

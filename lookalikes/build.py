@@ -141,7 +141,7 @@ def _dealt(images, recipe):
     settled = dict(zip(df.group[(df.group != '') & (df.split != '')], df.split[(df.group != '') & (df.split != '')]))   # a group stays together
     return images.replace(split=[settled.get(g, new) if t else old for old,new,g,t in zip(df.split, dealt, df.group, todo)]),''
 
-# %% ../nbs/01_chihuahua_or_muffin.ipynb #b1859310
+# %% ../nbs/01_chihuahua_or_muffin.ipynb #5dcc284c
 @patch
 def build(self:Recipe,
           folder, # A new or empty folder, or one that a build made
@@ -152,7 +152,8 @@ def build(self:Recipe,
           **patience # For `find`: `attempts`, `wait`, `max_wait`
          ) -> Built:
     "Search, download, verify, split: a dataset in `folder`. Stopped at any moment, the same call goes on from there."
-    start,recipe,sources,folder = time.perf_counter(),_as_made(self, sources),_sources(self, sources),own_folder(folder)
+    start,given,sources,folder = time.perf_counter(),sources,_sources(self, sources),own_folder(folder)
+    recipe = _as_made(self, given)
     with hold(folder):
         plan,searches = gather(self, sources, folder, retry_failed, progress, **patience)
         write_atomic(folder/'searches.csv', csv_text(searches).encode('utf-8', 'surrogateescape'))

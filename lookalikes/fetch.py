@@ -124,7 +124,7 @@ class Work:
         "Forget a picture in the store whose bytes already stand in the dataset."
         (self.store/line['name']).unlink(missing_ok=True)
 
-# %% ../nbs/parts/22_fetch.ipynb #4879db39
+# %% ../nbs/parts/22_fetch.ipynb #78af7121
 class Settling:
     "Follows a plan: which row to ask next, and what becomes of each."
     def __init__(self, plan:pd.DataFrame, wanted, work:Work, held:ImageSet):
@@ -148,6 +148,14 @@ class Settling:
                 self.file[i] = self.claimed[sha] = self.have[sha]
                 self.hopes[row['label']] += 1
                 self.kept[row['label']] += 1
+        last = {row['label']:i for i,row in enumerate(self.rows) if self.outcome[i]}
+        for i,row in enumerate(self.rows):   # those that came before had been asked, too, and are not to be called unneeded now
+            line = self.work.done.get(row['url'])
+            if line is None or self.asked[i] or i > last.get(row['label'], -1): continue
+            if 'name' not in line: self.asked[i] = True
+            elif line['sha256'] in self.claimed:
+                self.asked[i] = True
+                self.hopes[row['label']] += 1
 
     def next(self) -> int|None:
         "The first row in the plan that should be asked now."

@@ -84,8 +84,8 @@ from lookalikes.fetch import fetch
 from lookalikes.web import Limits
 import pandas as pd
 args = json.load(sys.stdin)
-got = fetch(pd.DataFrame(args['rows']), args['folder'], limits=Limits(**args['limits']), progress=False)
-print(json.dumps(dict(counts=got.counts, seconds=got.seconds, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)))
+got = fetch(pd.DataFrame(args['rows']), args['folder'], limits=Limits(**args['limits']), processes=args.get('processes'), progress=False)
+print(json.dumps(dict(counts=got.counts, seconds=got.seconds, peak=sum(resource.getrusage(o).ru_maxrss for o in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))))
 '''
 
 
@@ -103,7 +103,8 @@ def test_two_thousand_a_third_of_them_faulty(tmp_path):
         seconds = time.monotonic()-start
         assert r.returncode == 0, r.stderr[-3000:]
         told, log = json.loads(r.stdout), server.log()
-    assert seconds < 300 and told['peak']/1024**(2 if sys.platform == 'darwin' else 1) < 700, told
+    # of this process and of the largest of those that it started
+    assert seconds < 300 and told['peak']/1024**(2 if sys.platform == 'darwin' else 1) < 900, told
     out = pd.read_csv(tmp_path/'set'/'downloads.csv', dtype=str, keep_default_na=False)
     assert len(out) == len({(o.url, o.label) for o in items})
     want = {sha(expected(o.url)) for o in items if o.good}
@@ -221,6 +222,41 @@ def test_ctrl_c_leaves_a_valid_dataset(server, tmp_path):
     assert len(ImageSet.load(tmp_path/'set')) == 60
 
 
+@pytest.mark.skipif(os.name != 'posix', reason='signals')
+def test_a_download_process_that_is_killed(tmp_path):
+    "The system may kill one for want of memory: the run says so, and the next one goes on."
+    psutil = pytest.importorskip('psutil')
+    with fault_server.spawn(delay=.2) as server:
+        order = dict(folder=str(tmp_path/'set'), rows=[dict(url=server.url('good', i, h), label='plum') for i in range(200) for h in [server.hosts[i % len(server.hosts)]]],
+                     limits=dict(per_host=2, allow_private=[f'{h}/32' for h in server.hosts]), processes=2)
+        p = subprocess.Popen([sys.executable, '-c', RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        p.stdin.write(json.dumps(order))
+        p.stdin.close()
+        journal, deadline = tmp_path/'set/.fetch/journal.jsonl', time.monotonic()+60
+        while not journal.exists() or journal.read_text().count('\n') < 10:
+            assert time.monotonic() < deadline and p.poll() is None
+            time.sleep(.02)
+        children = psutil.Process(p.pid).children()
+        assert len(children) == 2
+        children[0].kill()
+        err = p.stderr.read()
+        assert p.wait(30) and 'a process that was downloading has ended' in err
+        assert not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
+        done = len(ImageSet.load(tmp_path/'set'))
+        r = subprocess.run([sys.executable, '-c', RUN], input=json.dumps(order), capture_output=True, text=True, timeout=120)
+        assert json.loads(r.stdout)['counts'] == dict(kept=200) and 0 < done < 200, r.stderr
+        assert max(server.log().most.values()) <= 2*2
+
+
+def test_as_many_processes_as_one_likes(server, tmp_path):
+    items = fault_server.urls(server, n=90, seed=5, skip=('ca', 'cookies', 'cookie-wall', 'never-answers', 'min_side', 'robots', 'noai'))
+    rows = [dict(url=o.url, label=o.label) for o in items]
+    for name, n in ('a', 1), ('b', 3): fetch(rows, tmp_path/name, limits=quick(server, read=.5, whole=1.5, attempts=2), min_side=32, processes=n)
+    a, b = same_but_for_times(tmp_path/'a'), same_but_for_times(tmp_path/'b')
+    for o in (a, b): o.pop('downloads.csv')
+    assert a == b and len(a) > 30
+
+
 def test_interleave():
     t = interleave(pd.DataFrame(dict(label=list('aaab'), url=list('1234'))))
     assert t.url.tolist() == ['1', '4', '2', '3']
@@ -229,6 +265,6 @@ def test_interleave():
 def test_work_forgets_refusals_of_other_settings(tmp_path):
     (tmp_path/'.fetch').mkdir()
     w = Work(tmp_path, [100])
-    w.note('http://a', dict(reason='too small', retry=False, settings=[100]))
+    w.note(dict(url='http://a', reason='too small', retry=False))
     w.journal.close()
     assert Work(tmp_path, [100]).done and not Work(tmp_path, [50]).done

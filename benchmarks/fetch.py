@@ -4,12 +4,13 @@ Same JPEG files (the 1,766 of pet_breeds), same server on loopback, same cores, 
 memory after --delay seconds, and keeps a connection open for who wants that. To connect costs no delay, which favours the peers: they connect
 anew for each picture. Promised: at least twice fastai's pictures per second, and at least img2dataset's.
 
-Ours asks for --at-a-time pictures at a time, since all come from one host. It is reported apart what it does when left alone: 8 at a time from
-one host, out of courtesy, which is what fastai's 8 threads do, or 64 from --hosts hosts, as search results have them. It obeys robots.txt,
-opens each picture, and keeps a journal and a manifest. fastai runs as it comes: 8 threads, nothing opened. Reported apart: the same and its
-`verify_images`, and both with as many threads as ours asks for at a time. img2dataset keeps the bytes as they came (resize_mode='no',
-skip_reencode=True), opens each picture, notes its size and sha256, and looks for no EXIF; a first round chooses its processes and threads.
-It wants an older pandas, hence a Python of its own: see --img2dataset and README.md.
+All sides get the same addresses, spread over --hosts names of the one server, as search results are spread over hosts. Ours may ask for
+--at-a-time pictures at a time, and has as many processes as there are cores, its default for a long list; a host's addresses all go to one
+of them. Reported apart is what it does with its own limits: 64 at a time and 8 from one host, over those hosts, and with a single one. It
+obeys robots.txt, opens each picture, and keeps a journal and a manifest. fastai runs as it comes: 8 threads, nothing opened. Reported apart:
+the same and its `verify_images`, and both with as many threads as ours asks for at a time. img2dataset keeps the bytes as they came
+(resize_mode='no', skip_reencode=True), opens each picture, notes its size and sha256, and looks for no EXIF; a first round chooses its
+processes and threads. It wants an older pandas, hence a Python of its own: see --img2dataset and README.md.
 
 A call's time is its whole time, less imports of the calling process. img2dataset's call starts processes that import everything anew, so the
 first list, each photograph once, is mostly that; what its own statistics say, from the first shard's start to the last one's end, is reported
@@ -155,11 +156,11 @@ def run(name, side, urls, served):
 def sides(base, long, args):
     "Name -> function and the addresses it gets, as a function of paths."
     one, many = (lambda paths: [base[0]+p for p in paths]), (lambda paths: [base[i % len(base)]+p for i, p in enumerate(paths)])
-    k, alone, spread = args.at_a_time, 'ours, left alone', f'ours, left alone, {len(base)} host(s)'
-    found = {'ours': (partial(ours, total=k, per_host=k), one), spread: (partial(ours, name=spread), many)}
+    k, alone, spread = args.at_a_time, 'ours, its own limits, one host', f'ours, its own limits, {len(base)} host(s)'
+    found = {'ours': (partial(ours, total=k, per_host=k), many), spread: (partial(ours, name=spread), many)}
     if not long:
-        found |= {alone: (partial(ours, name=alone), one), 'fastai': (fastai, one)}
-        found[f'fastai, {k} threads'] = partial(fastai, name=f'fastai, {k} threads', threads=k), one
+        found |= {alone: (partial(ours, name=alone), one), 'fastai': (fastai, many)}
+        found[f'fastai, {k} threads'] = partial(fastai, name=f'fastai, {k} threads', threads=k), many
     return found
 
 
@@ -195,7 +196,7 @@ def main():
         copies=dict(type=int, nargs='+', default=[1, 3], help='lists to measure: how often each photograph stands there'),
         delay=dict(type=float, default=.05, help='seconds before the server answers'),
         hosts=dict(type=int, default=16, help='addresses of the server, 127.0.0.1 and so on; only Linux has more than the first'),
-        at_a_time=dict(type=int, default=128, help='how many pictures ours may ask the one host for at a time'),
+        at_a_time=dict(type=int, default=128, help='how many pictures ours may ask for at a time'),
         img2dataset=dict(type=Path, help='a Python that has img2dataset; without it that peer is left out'))
     facts, files = machine.facts('httpx', 'httpcore', 'uvloop', 'fastdownload'), machine.pet_breeds(args.photos, args.n).paths
     peer = other(args.img2dataset, '-c', "from importlib.metadata import version; print(version('img2dataset'))") if args.img2dataset else 'left out'

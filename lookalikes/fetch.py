@@ -8,14 +8,13 @@ Docs: https://lookalikes.github.io/lookalikes/parts/fetch.html.md"""
 __all__ = ['PLAN', 'OWN_FILES', 'LONG', 'label_problem', 'label_like', 'interleave', 'own_folder', 'hold', 'Work', 'Settling',
            'Fetched', 'fetch']
 
-# %% ../nbs/parts/22_fetch.ipynb #012d26d9
+# %% ../nbs/parts/22_fetch.ipynb #a2f43a44
 import asyncio, json, os, re, subprocess, sys, threading, time, unicodedata
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
-from zlib import crc32
 
 import numpy as np, pandas as pd
 from filelock import FileLock, Timeout
@@ -264,7 +263,7 @@ def _in_thread(coroutine, tick):
         raise
     if 'error' in box: raise box['error']
 
-# %% ../nbs/parts/22_fetch.ipynb #16693db1
+# %% ../nbs/parts/22_fetch.ipynb #d3810f26
 class _Here:
     "Downloads in this process."
     def __init__(self, limits, store, sides, ends):
@@ -293,7 +292,7 @@ class _Processes:
         share = asdict(limits) | dict(total=-(-limits.total//n))
         self.job,self.ends,self.n = dict(limits=share, store=str(store.resolve()), min_side=sides[0], max_side=sides[1]),ends,n
     async def __aenter__(self):
-        self.loop,self.leaving = asyncio.get_running_loop(),False
+        self.loop,self.leaving,self.home,self.given = asyncio.get_running_loop(),False,{},[0]*self.n
         self.processes = [subprocess.Popen([sys.executable, '-c', 'from lookalikes.download import serve; serve()'], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(self.n)]
         for p in self.processes:
             self.tell(p, self.job)
@@ -304,9 +303,11 @@ class _Processes:
         try: p.stdin.write(json.dumps(line).encode()+b'\n'); p.stdin.flush()
         except OSError: pass   # it has ended, which `listen` reports
     def ask(self, row):
-        try: host = urlsplit(row['url']).netloc
+        try: host = urlsplit(row['url']).netloc.lower()
         except ValueError: host = ''
-        self.tell(self.processes[crc32(host.lower().encode('utf-8', 'replace')) % self.n], dict(url=row['url'], local=row['local']))
+        k = self.home.setdefault(host, int(np.argmin(self.given)))   # a new host goes to whoever has least to do
+        self.given[k] += 1
+        self.tell(self.processes[k], dict(url=row['url'], local=row['local']))
 
     def listen(self, p):
         rest = b''

@@ -8,9 +8,9 @@ Docs: https://lookalikes.github.io/lookalikes/parts/web.html.md"""
 __all__ = ['AGENT', 'Limits', 'WebError', 'is_public', 'may_ask', 'CheckedNetwork', 'CheckedTransport', 'retry_after', 'Body',
            'Web']
 
-# %% ../nbs/parts/20_web.ipynb #d9abb25c
+# %% ../nbs/parts/20_web.ipynb #b6baf109
 import asyncio, ipaddress, re, socket, ssl, time, zlib
-from collections import defaultdict
+from collections import defaultdict, deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -18,7 +18,6 @@ from tempfile import SpooledTemporaryFile
 from urllib.request import getproxies, proxy_bypass
 
 import anyio, httpcore, httpx
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from protego import Protego
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
@@ -71,7 +70,60 @@ def is_public(address:str # IPv4 or IPv6
         if inner is not None: return is_public(str(inner))
     return ip.is_global and not ip.is_multicast
 
-# %% ../nbs/parts/20_web.ipynb #8019b12b
+# %% ../nbs/parts/20_web.ipynb #aa6bca70
+class _Line(asyncio.Protocol, httpcore.AsyncNetworkStream):
+    "A connection as httpcore wants it, straight from the event loop: httpcore's own, by way of anyio, takes several times as long over each step."
+    ROOM = 2**18   # bytes that wait to be read before the other side is told to wait
+    def __init__(self): self.came,self.n,self.ended,self.error,self.waiter,self.paused = deque(),0,False,None,None,False
+
+    def connection_made(self, transport): self.transport = transport
+    def data_received(self, data):
+        self.came.append(data)
+        self.n += len(data)
+        if self.n > self.ROOM and not self.paused: self.paused = True; self.transport.pause_reading()
+        self._wake()
+    def eof_received(self): self.ended = True; self._wake()
+    def connection_lost(self, exc): self.ended,self.error = True,exc; self._wake()
+    def _wake(self):
+        if self.waiter and not self.waiter.done(): self.waiter.set_result(None)
+
+    async def read(self, max_bytes, timeout=None):
+        if not self.came and not self.ended:
+            loop = asyncio.get_running_loop()
+            self.waiter = w = loop.create_future()
+            late = timeout and loop.call_later(timeout, lambda: w.done() or w.set_exception(httpcore.ReadTimeout()))
+            try: await w
+            finally:
+                if late: late.cancel()
+        if self.came:
+            data = self.came.popleft()
+            if len(data) > max_bytes: self.came.appendleft(data[max_bytes:]); data = data[:max_bytes]
+            self.n -= len(data)
+            if self.paused and self.n <= self.ROOM and not self.ended: self.paused = False; self.transport.resume_reading()
+            return data
+        if self.error: raise httpcore.ReadError(str(self.error))
+        return b''
+
+    async def write(self, buffer, timeout=None):
+        if self.transport.is_closing(): raise httpcore.WriteError('closed')
+        self.transport.write(buffer)   # a request without a body: nothing that could have to wait
+
+    async def aclose(self): self.transport.abort()
+
+    async def start_tls(self, ssl_context, server_hostname=None, timeout=None):
+        try: self.transport = await asyncio.wait_for(asyncio.get_running_loop().start_tls(self.transport, self, ssl_context, server_hostname=server_hostname), timeout)
+        except BaseException as e:
+            self.transport.abort()
+            if isinstance(e, asyncio.TimeoutError): raise httpcore.ConnectTimeout() from None
+            if isinstance(e, OSError): raise httpcore.ConnectError(str(e)) from e   # ssl.SSLError is one
+            raise
+        return self
+
+    def get_extra_info(self, info):
+        if info == 'is_readable': return self.ended or bool(self.came)
+        return self.transport.get_extra_info({'server_addr':'peername', 'client_addr':'sockname'}.get(info, info))
+
+# %% ../nbs/parts/20_web.ipynb #0ec242d7
 def may_ask(address:str, # IPv4 or IPv6
             private:bool|tuple # As `Limits.allow_private`
            ) -> bool:
@@ -81,7 +133,7 @@ def may_ask(address:str, # IPv4 or IPv6
 
 class CheckedNetwork(httpcore.AsyncNetworkBackend):
     "Connects to public addresses only, and to the very address that was checked."
-    def __init__(self, allow_private:bool|tuple): self.allow_private,self.inner = allow_private,httpcore.AnyIOBackend()
+    def __init__(self, allow_private:bool|tuple): self.allow_private = allow_private
 
     async def addresses(self, host, port):
         try: found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -95,9 +147,11 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
     async def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
         with anyio.fail_after(timeout): ips = await self.addresses(host, port)
         for ip in ips:
-            try: return await self.inner.connect_tcp(ip, port, timeout/len(ips) if timeout else timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                if ip == ips[-1]: raise
+            try: return (await asyncio.wait_for(asyncio.get_running_loop().create_connection(_Line, ip, port), timeout/len(ips) if timeout else None))[1]
+            except OSError as e:   # before Python 3.11 asyncio.TimeoutError is none
+                if ip == ips[-1]: raise httpcore.ConnectTimeout() if isinstance(e, TimeoutError) else httpcore.ConnectError(str(e)) from e
+            except asyncio.TimeoutError:
+                if ip == ips[-1]: raise httpcore.ConnectTimeout() from None
 
     async def connect_unix_socket(self, path, timeout=None, socket_options=None): raise WebError('a socket of this machine, not asked')
     async def sleep(self, seconds): await anyio.sleep(seconds)
@@ -246,7 +300,7 @@ class _Host:
             while (d := self.until-time.monotonic()) > 0: await asyncio.sleep(d)
             async with everyone: yield
 
-# %% ../nbs/parts/20_web.ipynb #6048621c
+# %% ../nbs/parts/20_web.ipynb #ee6d9593
 class Web:
     "Fetches addresses within `limits`; use as `async with Web() as web: body = await web.get(url)`."
     def __init__(self, limits:Limits=Limits(), # How long, how much, how often
@@ -256,14 +310,13 @@ class Web:
     async def __aenter__(self):
         lim = self.limits
         self.hosts,self.everyone = defaultdict(lambda: _Host(lim)), asyncio.Semaphore(lim.total)
-        # a cookie kept from one picture would change what the next one answers
-        jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-        self.client = httpx.AsyncClient(transport=CheckedTransport(lim), cookies=jar, trust_env=False)
-        # a request made by hand from these costs half of what the client's own making of it does
+        # no httpx.AsyncClient above it: for each answer that looks for cookies (kept from one picture, they would change what the next one
+        # answers), for authentication and for hooks, which costs more than to send the request
+        self.transport = CheckedTransport(lim)
         self.headers = {'User-Agent':lim.user_agent, 'Accept':'image/*,*/*;q=0.5', 'Accept-Encoding':'identity'}
         self.timeout = dict(timeout=httpx.Timeout(lim.read, connect=lim.connect, pool=None).as_dict())
         return self
-    async def __aexit__(self, *args): await self.client.aclose()
+    async def __aexit__(self, *args): await self.transport.aclose()
 
     async def get(self, url:str # http or https
                  ) -> Body: # At its beginning; close it after use
@@ -305,10 +358,10 @@ class Web:
             if host.lost: raise WebError(host.lost, True, float('inf'))   # may pass, but not in this run
             try:
                 with anyio.fail_after(self.limits.whole):
-                    answer = await self.client.send(request, stream=True)
+                    answer = await self.transport.handle_async_request(request)
                     try:
                         host.answered()
-                        if answer.next_request is not None: return answer.next_request
+                        if answer.has_redirect_location: return self._next(request, answer)
                         if answer.status_code != 200: raise _status_error(answer)
                         if robots and re.search(r'\bno(ai|imageai)\b', answer.headers.get('x-robots-tag', ''), re.I): raise WebError('X-Robots-Tag forbids it (noai)')
                         body = await _read(answer, max_bytes, self.folder)
@@ -319,6 +372,13 @@ class Web:
                 e = _reason(e)
                 host.failed(e)
                 raise e from None
+
+    def _next(self, request, answer):
+        "The request that an answer redirects to."
+        u = httpx.URL(answer.headers['location'])
+        if u.scheme and not u.host: u = u.copy_with(host=request.url.host)
+        u = request.url.join(u)
+        return httpx.Request('GET', u if u.fragment or not request.url.fragment else u.copy_with(fragment=request.url.fragment), headers=self.headers, extensions=self.timeout)
 
     async def _permitted(self, u):
         "What the host's robots.txt says; it is asked for once."

@@ -87,8 +87,8 @@ def test_fetch(drawn, tmp_path):
     run(FOLDER/'fetch.py', '--photos', drawn, '--out', tmp_path, '--repeats', 2, '--copies', 1, 2, '--delay', .005, '--hosts', 1, '--at-a-time', 16,
         *(['--img2dataset', peer] if peer else []))
     df, last = results(tmp_path, 'fetch', drawn, *([peer] if peer else []))
-    long = ['ours', 'ours, left alone, 1 host(s)'] + ['img2dataset', 'img2dataset, its shards alone']*bool(peer)
-    short = long[:2] + ['ours, left alone', *(f'fastai{k}{v}' for k in ('', ', 16 threads') for v in ('', ', then verify_images'))] + long[2:]
+    long = ['ours', 'ours, its own limits, 1 host(s)'] + ['img2dataset', 'img2dataset, its shards alone']*bool(peer)
+    short = long[:2] + ['ours, its own limits, one host', *(f'fastai{k}{v}' for k in ('', ', 16 threads') for v in ('', ', then verify_images'))] + long[2:]
     assert df.side.tolist() == short+long and df.pictures.tolist() == [20]*len(short) + [40]*len(long)
     assert (df.img2dataset == 'left out').all() == (peer is None)
     assert dict(zip(df.side, df.promised))['fastai'] == 2 and df.httpx.all()

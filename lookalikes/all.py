@@ -1,8 +1,10 @@
 """Everything a lesson's reader needs, for notebooks: `from lookalikes.all import *`."""
 from lookalikes.backbone import Backbone, Features, embed
 from lookalikes.build import Built, Credits
+from lookalikes.circles import circles, draw_circles
 from lookalikes.classifier import BundleError, Classifier
-from lookalikes.draw import draw, draw_picture, lesson_images
+from lookalikes.defects import plant, planted
+from lookalikes.draw import draw, draw_picture, lesson_images, truth
 from lookalikes.fetch import Fetched, fetch
 from lookalikes.gallery import Gallery
 from lookalikes.imageset import ImageSet
@@ -11,11 +13,14 @@ from lookalikes.predictions import Predictions, predict
 from lookalikes.probe import Probe, cross_validate, fit_probe, learning_curve, plot_learning_curve
 from lookalikes.recipe import Recipe, RecipeError
 from lookalikes.report import Chart, write_report
+from lookalikes.scoring import score
 from lookalikes.search import Ask, Found, Hit, find, register, source
+from lookalikes.shortcuts import cheats, control_matrix, fit_counter, measure, plot_cheats, shortcuts
 from lookalikes.stats import ErrorRate, PairedTest, bootstrap, mcnemar, wilson
 from lookalikes.web import Limits
 
 __all__ = ['Ask', 'Backbone', 'Built', 'BundleError', 'Chart', 'Classifier', 'Credits', 'ErrorRate', 'Features', 'Fetched', 'Found', 'Gallery', 'Hit',
-           'ImageError', 'ImageSet', 'Limits', 'PairedTest', 'Predictions', 'Preprocess', 'Probe', 'Recipe', 'RecipeError', 'bootstrap',
-           'contact_sheet', 'cross_validate', 'draw', 'draw_picture', 'embed', 'fetch', 'find', 'fit_probe', 'learning_curve', 'lesson_images',
-           'mcnemar', 'open_image', 'plot_learning_curve', 'predict', 'register', 'source', 'wilson', 'write_report']
+           'ImageError', 'ImageSet', 'Limits', 'PairedTest', 'Predictions', 'Preprocess', 'Probe', 'Recipe', 'RecipeError', 'bootstrap', 'cheats',
+           'circles', 'contact_sheet', 'control_matrix', 'cross_validate', 'draw', 'draw_circles', 'draw_picture', 'embed', 'fetch', 'find',
+           'fit_counter', 'fit_probe', 'learning_curve', 'lesson_images', 'mcnemar', 'measure', 'open_image', 'plant', 'planted', 'plot_cheats',
+           'plot_learning_curve', 'predict', 'register', 'score', 'shortcuts', 'source', 'truth', 'wilson', 'write_report']

@@ -144,17 +144,21 @@ def train(folder: Annotated[Path, typer.Argument(metavar='DIR', help="A folder p
     text = [f"{len(images.ok):,} pictures, {len(images.classes)} classes, {seconds} s"] + [f"{k:>10}: {v.accuracy}" for k,v in rates.items() if v]
     say.result(value, '\n'.join(text + [f"     model: {out}", f"    report: {out/'report.html'}"]))
 
-# %% ../nbs/parts/90_cli.ipynb #40a1d9c3
+# %% ../nbs/parts/90_cli.ipynb #85610036
 @app.command()
 def draw(lesson: Annotated[str, typer.Argument(metavar='LESSON', help="Such as chihuahua_or_muffin or paintings.")],
          folder: Annotated[Path, typer.Argument(metavar='DIR', help="Folder to draw into.")],
          n: Annotated[int, typer.Option('-n', help="Pictures a class.", min=1)] = 100,
          size: Annotated[int, typer.Option(help="Height and width, pixels.", min=32, max=1024)] = 160,
+         defects: Annotated[bool, typer.Option('--defects', help="Plant copies, wrong labels, bad pictures and broken files, and list them in truth.csv.")] = False,
          seed: Seed = 0, as_json: Json = False, quiet: Quiet = False):
     "Draw the twin of a lesson's pictures: a folder per class and a manifest."
     from lookalikes.draw import draw as draw_twin
     say,start = Output(as_json, quiet), time.perf_counter()
-    images = draw_twin(lesson, n=n, size=size, seed=seed, path=folder, progress=False if quiet else None)
+    images = draw_twin(lesson, n=n, size=size, seed=seed, path=None if defects else folder, progress=False if quiet else None)
+    if defects:
+        from lookalikes.defects import plant
+        images = plant(images, folder, 'all', seed)
     say.result(dict(n=len(images), classes=images.classes, path=str(folder), seconds=round(time.perf_counter()-start, 1)),
                f"{len(images):,} pictures of {', '.join(images.classes)} in {folder}")
 

@@ -9,7 +9,7 @@ __all__ = ['VERSION', 'log', 'draw_file', 'serve_tasks', 'in_process', 'in_proce
            'draw', 'truth', 'built_folder', 'lesson_images', 'TWINS', 'draw_picture', 'draw_with_truth', 'picture_rng',
            'twin', 'twin_of', 'twin_sheet']
 
-# %% ../nbs/parts/19_draw.ipynb #a9133852
+# %% ../nbs/parts/19_draw.ipynb #5f70f639
 import hashlib, importlib, io, json, logging, os, queue, subprocess, sys, tempfile, threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +18,7 @@ from zlib import crc32
 import numpy as np, platformdirs
 from PIL import Image
 
-from . import draw_chihuahua_or_muffin, draw_paintings, draw_search_noise  # noqa: F401 (each registers its lesson)
+from . import draw_chihuahua_or_muffin, draw_paintings, draw_pets, draw_search_noise, draw_stand_ins  # noqa: F401 (each registers its lesson)
 from .twins import TWINS, draw_picture, draw_with_truth, picture_rng, twin, twin_of, twin_sheet
 
 # %% ../nbs/parts/19_draw.ipynb #e1c5d9e4

@@ -390,12 +390,15 @@ def test_a_killed_run_leaves_nothing_that_looks_like_a_set(sixty, tmp_path):
     code = f'import sys\nfrom lookalikes.imageset import ImageSet\nfrom lookalikes.defects import plant\nprint("here", flush=True)\nplant(ImageSet.load(sys.argv[1]), sys.argv[2], {wish!r})'
     sixty.save()
     hidden = tmp_path/'.new.planting'
+    def so_far():
+        try: return len(list(hidden.glob('*/*.jpg')))
+        except FileNotFoundError: return 0  # it was renamed while we looked
     killed = 0
     for wanted in 5, 60, 140:
         p = subprocess.Popen([sys.executable, '-c', code, sixty.path, tmp_path/'new'], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         end = time.monotonic() + 60
         p.stdout.readline()
-        while p.poll() is None and (len(list(hidden.glob('*/*.jpg'))) < wanted or not hidden.exists()) and time.monotonic() < end: time.sleep(.001)
+        while p.poll() is None and so_far() < wanted and time.monotonic() < end: time.sleep(.001)
         p.send_signal(signal.SIGKILL)
         p.communicate()
         if p.returncode == 0: shutil.rmtree(tmp_path/'new')            # it was done before the signal came

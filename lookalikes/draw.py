@@ -18,7 +18,7 @@ from zlib import crc32
 import numpy as np, platformdirs
 from PIL import Image
 
-from . import draw_chihuahua_or_muffin, draw_paintings, draw_pets, draw_search_noise, draw_stand_ins  # noqa: F401 (each registers its lesson)
+from . import draw_chihuahua_or_muffin, draw_guitars, draw_paintings, draw_pets, draw_search_noise, draw_stand_ins  # noqa: F401 (each registers its lesson)
 from .twins import TWINS, draw_picture, draw_with_truth, picture_rng, twin, twin_of, twin_sheet
 
 # %% ../nbs/parts/19_draw.ipynb #e1c5d9e4

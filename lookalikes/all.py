@@ -1,10 +1,10 @@
 """Everything a lesson's reader needs, for notebooks: `from lookalikes.all import *`."""
 from lookalikes.backbone import Backbone, Features, embed
 from lookalikes.build import Built, Credits
-from lookalikes.circles import circles, draw_circles
+from lookalikes.circles import draw_circles
 from lookalikes.classifier import BundleError, Classifier
 from lookalikes.defects import plant, planted
-from lookalikes.draw import draw, draw_picture, lesson_images, truth
+from lookalikes.draw import circles, draw, draw_picture, lesson_images, truth
 from lookalikes.fetch import Fetched, fetch
 from lookalikes.gallery import Gallery
 from lookalikes.imageset import ImageSet

@@ -230,11 +230,11 @@ def _ink_of(pictures):
     x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0,3,1,2).float()/255
     return x[:,:,:1,:1]-x
 
-# %% ../nbs/04_counting_circles.ipynb #254a36e3
+# %% ../nbs/04_counting_circles.ipynb #5b015918
 def fit_counter(circles:Circles, # To learn from
                 head:str='density', # What the network says: 'classes' (one of the numbers seen), 'number', or 'density' (a map whose sum is the number)
                 augment:str='flips', # 'flips'; 'crop' (zoom in anywhere); 'scale' (zoom in or out, every circle kept)
-                epochs:int=8, lr:float=4e-3, batch:int=64, width:int=32, seed:int=0 # The usual
+                epochs:int=8, lr:float=4e-3, batch:int=64, width:int=24, seed:int=0 # The usual
                ) -> Counter:
     "Train a small network from scratch with AdamW and a one-cycle schedule."
     import torch

@@ -1,6 +1,9 @@
+import json
 import os
 import shutil
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,3 +72,18 @@ def own_cache(cache, tmp_path, monkeypatch):
     if os.name == 'posix': (path/'graphs').symlink_to(cache/'graphs')
     monkeypatch.setenv('LOOKALIKES_CACHE', str(path))
     return path
+
+
+@pytest.fixture
+def run(capfd):
+    "Run a command in this process: its exit status, standard output and standard error, and its JSON when `--json` was asked for."
+    from lookalikes.cli import main
+    def go(*args):
+        capfd.readouterr()
+        code = 0
+        with warnings.catch_warnings():
+            try: main([*map(os.fspath, args)])
+            except SystemExit as e: code = e.code or 0
+        out, err = capfd.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err, lines=err.splitlines(), json=json.loads(out) if '--json' in args and out else None)
+    return go

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import warnings
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +21,6 @@ import pytest
 from fault_server import expected, number
 from PIL import Image
 
-from lookalikes.cli import main
 from lookalikes.gallery import Gallery
 from lookalikes.imageset import ImageSet, read_csv
 from lookalikes.recipe import Recipe
@@ -60,17 +58,7 @@ def write_urls(file, rows, head=('url', 'label')):
 
 
 @pytest.fixture
-def run(capfd):
-    "Run a command in this process: its exit status, standard output and standard error."
-    def go(*args):
-        capfd.readouterr()
-        code = 0
-        with warnings.catch_warnings():
-            try: main(['build', *map(os.fspath, args)])
-            except SystemExit as e: code = e.code or 0
-        out, err = capfd.readouterr()
-        return SimpleNamespace(code=code, out=out, err=err, lines=err.splitlines(), json=json.loads(out) if '--json' in args and out else None)
-    return go
+def run(run): return lambda *args: run('build', *args)
 
 
 def refused(r, *words):

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from lookalikes.circles import CONTROLS, circles, draw_circles
+from lookalikes.circles import CONTROLS, draw_circles
+from lookalikes.draw import circles
 from lookalikes.imageset import ImageSet
 from lookalikes.shortcuts import Shortcuts, cheats, control_matrix, fit_counter, measure, shortcuts
 

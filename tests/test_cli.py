@@ -9,9 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,20 +22,6 @@ from lookalikes.picture import show_name
 RATE = {'n', 'errors', 'error_rate', 'interval'}
 COMMANDS = 'demo', 'draw', 'train', 'evaluate', 'predict'
 posix = pytest.mark.skipif(os.name != 'posix', reason='needs POSIX signals and terminals')
-
-
-@pytest.fixture
-def run(capfd):
-    "Run a command in this process: its exit status, standard output and standard error."
-    def go(*args):
-        capfd.readouterr()
-        code = 0
-        with warnings.catch_warnings():
-            try: main([os.fspath(a) for a in args])
-            except SystemExit as e: code = e.code or 0
-        out, err = capfd.readouterr()
-        return SimpleNamespace(code=code, out=out, err=err, lines=err.splitlines())
-    return go
 
 
 def shell(*args, code='from lookalikes.cli import main; main()', **kw):

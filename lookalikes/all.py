@@ -1,16 +1,23 @@
 """Everything a lesson's reader needs, for notebooks: `from lookalikes.all import *`."""
+from lookalikes.audit import Audit, audit, write_audit
 from lookalikes.backbone import Backbone, Features, embed
 from lookalikes.build import Built, Credits
 from lookalikes.circles import draw_circles
 from lookalikes.classifier import BundleError, Classifier
+from lookalikes.clean import label_issues, leaks, merge_duplicates, outliers
+from lookalikes.cleaner import Cleaner
+from lookalikes.copies import Copies, find_copies
+from lookalikes.decisions import Decisions, quarantine, relabel, restore
 from lookalikes.defects import plant, planted
 from lookalikes.draw import circles, draw, draw_picture, lesson_images, truth
 from lookalikes.fetch import Fetched, fetch
 from lookalikes.gallery import Gallery
 from lookalikes.imageset import ImageSet
+from lookalikes.measures import Measures
 from lookalikes.picture import ImageError, Preprocess, contact_sheet, open_image
 from lookalikes.predictions import Predictions, predict
 from lookalikes.probe import Probe, cross_validate, fit_probe, learning_curve, plot_learning_curve
+from lookalikes.quality import quality_issues
 from lookalikes.recipe import Recipe, RecipeError
 from lookalikes.report import Chart, write_report
 from lookalikes.scoring import score
@@ -19,8 +26,10 @@ from lookalikes.shortcuts import cheats, control_matrix, fit_counter, measure, p
 from lookalikes.stats import ErrorRate, PairedTest, bootstrap, mcnemar, wilson
 from lookalikes.web import Limits
 
-__all__ = ['Ask', 'Backbone', 'Built', 'BundleError', 'Chart', 'Classifier', 'Credits', 'ErrorRate', 'Features', 'Fetched', 'Found', 'Gallery', 'Hit',
-           'ImageError', 'ImageSet', 'Limits', 'PairedTest', 'Predictions', 'Preprocess', 'Probe', 'Recipe', 'RecipeError', 'bootstrap', 'cheats',
-           'circles', 'contact_sheet', 'control_matrix', 'cross_validate', 'draw', 'draw_circles', 'draw_picture', 'embed', 'fetch', 'find',
-           'fit_counter', 'fit_probe', 'learning_curve', 'lesson_images', 'mcnemar', 'measure', 'open_image', 'plant', 'planted', 'plot_cheats',
-           'plot_learning_curve', 'predict', 'register', 'score', 'shortcuts', 'source', 'truth', 'wilson', 'write_report']
+__all__ = ['Ask', 'Audit', 'Backbone', 'Built', 'BundleError', 'Chart', 'Classifier', 'Cleaner', 'Copies', 'Credits', 'Decisions', 'ErrorRate', 'Features',
+           'Fetched', 'Found', 'Gallery', 'Hit', 'ImageError', 'ImageSet', 'Limits', 'Measures', 'PairedTest', 'Predictions', 'Preprocess', 'Probe',
+           'Recipe', 'RecipeError', 'audit', 'bootstrap', 'cheats', 'circles', 'contact_sheet', 'control_matrix', 'cross_validate', 'draw',
+           'draw_circles', 'draw_picture', 'embed', 'fetch', 'find', 'find_copies', 'fit_counter', 'fit_probe', 'label_issues', 'leaks',
+           'learning_curve', 'lesson_images', 'mcnemar', 'measure', 'merge_duplicates', 'open_image', 'outliers', 'plant', 'planted', 'plot_cheats',
+           'plot_learning_curve', 'predict', 'quality_issues', 'quarantine', 'register', 'relabel', 'restore', 'score', 'shortcuts', 'source',
+           'truth', 'wilson', 'write_audit', 'write_report']

@@ -8,11 +8,11 @@ Docs: https://lookalikes.github.io/lookalikes/parts/backbone.html.md"""
 __all__ = ['DEFAULT', 'Backbone', 'named', 'model', 'cache_dir', 'pixels_model', 'export_onnx', 'onnx_session', 'FeatureCache',
            'Features', 'on_gpu', 'embed']
 
-# %% ../nbs/parts/30_backbone.ipynb #82af9c80
+# %% ../nbs/parts/30_backbone.ipynb #e0e9f4fa
 import hashlib, importlib, os, sqlite3, threading, warnings, zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -290,7 +290,7 @@ class FeatureCache:
     def close(self):
         with self.lock: self.db.close()
 
-# %% ../nbs/parts/30_backbone.ipynb #6a6422ba
+# %% ../nbs/parts/30_backbone.ipynb #848d1868
 @dataclass
 class Features:
     "Embeddings of an `ImageSet`, a row per picture that could be opened."
@@ -298,6 +298,7 @@ class Features:
     files:np.ndarray # Names, in the rows' order
     facts:pd.DataFrame # Every picture tried: `file`, `sha256`, `width`, `height`, `reason`, `cached`
     backbone:Backbone
+    looks:dict = field(default_factory=dict, repr=False) # {file: what `look` gave}, for those that could be opened
 
     def __len__(self): return len(self.files)
     def __repr__(self): return f"Features of {len(self):,} pictures x {self.X.shape[1] if self.X.ndim > 1 else 0:,} from {self.backbone}, {int(self.facts.cached.sum()):,} of them from the cache"
@@ -338,10 +339,10 @@ def _runner(backbone, gpu):
             return net(torch.from_numpy(x).cuda(non_blocking=True)).float().cpu().numpy()
     return run
 
-# %% ../nbs/parts/30_backbone.ipynb #47775cca
-def _embed_some(files, folder, prep, run, cache):
-    "One worker's share: (facts, vectors or None each)."
-    data,facts,vecs = {}, [], {}
+# %% ../nbs/parts/30_backbone.ipynb #8d09cde5
+def _embed_some(files, folder, prep, run, cache, look=None):
+    "One worker's share: facts, vectors by file, and what `look` said by file."
+    data,facts,vecs,looks = {}, [], {}, {}
     for f in files:
         try: data[f] = read_bytes(folder/f)
         except ImageError as e: facts.append(dict(file=f, reason=e.reason, sha256='', width=0, height=0, cached=False))
@@ -349,25 +350,25 @@ def _embed_some(files, folder, prep, run, cache):
     known = cache.get(set(shas.values())) if cache is not None else {}
     fresh = []
     for f,d in data.items():
-        hit = known.get(shas[f])
-        if hit is not None:
-            facts.append(dict(file=f, reason='', sha256=shas[f], width=hit[0], height=hit[1], cached=True))
-            vecs[f] = hit[2]
+        hit,fact = known.get(shas[f]), dict(file=f, reason='', cached=shas[f] in known)
+        try: im = open_image(d, min_side=prep.min_side, name=f) if hit is None or look else None
+        except ImageError as e:
+            facts.append(dict(file=f, reason=e.reason, sha256='', width=0, height=0, cached=False))
             continue
-        try: im = open_image(d, min_side=prep.min_side, name=f)
-        except ImageError as e: facts.append(dict(file=f, reason=e.reason, sha256='', width=0, height=0, cached=False))
-        else:
-            facts.append(dict(file=f, reason='', cached=False) | picture_facts(d, im))
-            fresh.append((f, prep(im)))
+        if look: looks[f] = look(im)
+        if hit is None: fresh.append((f, prep(im)))
+        else: vecs[f] = hit[2]
+        facts.append(fact | (picture_facts(d, im) if hit is None else dict(sha256=shas[f], width=hit[0], height=hit[1])))
     if fresh: vecs.update(zip([f for f,_ in fresh], run(np.stack([x for _,x in fresh]))))
-    return facts, vecs
+    return facts, vecs, looks
 
-# %% ../nbs/parts/30_backbone.ipynb #700211f9
+# %% ../nbs/parts/30_backbone.ipynb #327b4e3e
 def embed(images:ImageSet, # Its rows that are not quarantined
           backbone:str|Backbone=DEFAULT, # Name or `Backbone`
           device:str='auto', # 'cpu' (ONNX Runtime), 'cuda' (PyTorch, bfloat16) or whichever there is
           workers:int|None=None, # Threads; one per core when not given
           cache:bool=True, # Look up and keep embeddings
+          look=None, # Called with each picture as it is opened; what it gives is in `Features.looks`. Opens pictures whose embedding is known, too
           progress:bool|None=None # Show a bar; by default where somebody is watching
          ) -> Features:
     "Run every picture through `backbone` once, or look it up."
@@ -381,11 +382,11 @@ def embed(images:ImageSet, # Its rows that are not quarantined
         nonlocal run
         with lock: run = run or _runner(b, gpu)
         return run(x)
-    facts,vecs,unsaved,ex = [], {}, [], ThreadPoolExecutor(workers)
+    facts,vecs,looks,unsaved,ex = [], {}, {}, [], ThreadPoolExecutor(workers)
     bar = progress_bar(range(len(files)), desc=f'embedding with {b.name}', show=progress)
     try:
-        for fs,vs in ex.map(lambda part: _embed_some(part, images.path, b.prep, lazily, store), [files[i:i+share] for i in range(0, len(files), share)]):
-            facts += fs; vecs.update(vs)
+        for fs,vs,ls in ex.map(lambda part: _embed_some(part, images.path, b.prep, lazily, store, look), [files[i:i+share] for i in range(0, len(files), share)]):
+            facts += fs; vecs.update(vs); looks.update(ls)
             unsaved += [(f['sha256'], f['width'], f['height'], vs[f['file']]) for f in fs if f['file'] in vs and not f['cached']]
             if store is not None and len(unsaved) >= 256: store.put(unsaved); unsaved = []
             if hasattr(bar, 'update'): bar.update(len(fs))
@@ -398,4 +399,4 @@ def embed(images:ImageSet, # Its rows that are not quarantined
     got = [f for f in files if f in vecs]
     X = np.stack([vecs[f] for f in got]) if got else np.zeros((0,0), np.float32)
     table = pd.DataFrame({c:pd.Series([f[c] for f in facts], dtype=object) for c in ('file','sha256','width','height','reason')}).assign(cached=[bool(f['cached']) for f in facts])
-    return Features(X, np.array(got, dtype=object), table, b)
+    return Features(X, np.array(got, dtype=object), table, b, looks)

@@ -20,7 +20,7 @@ from lookalikes.cli import main
 from lookalikes.picture import show_name
 
 RATE = {'n', 'errors', 'error_rate', 'interval'}
-COMMANDS = 'demo', 'draw', 'train', 'evaluate', 'predict'
+COMMANDS = 'audit', 'demo', 'draw', 'train', 'evaluate', 'predict'
 posix = pytest.mark.skipif(os.name != 'posix', reason='needs POSIX signals and terminals')
 
 
@@ -513,7 +513,8 @@ def test_demo(cache, bundle, tmp_path):
     r = subprocess.run(**shell('demo', '--out', tmp_path/'demo', '--json', capture_output=True, text=True))
     assert r.returncode == 0 and time.monotonic() - start < 60, r.stderr
     v = json.loads(r.stdout)
-    assert set(v) >= {'lesson', 'n', 'classes', 'test', 'seconds', 'report', 'bundle'} and v['n'] == 60*len(v['classes']) and v['lesson'] == 'chihuahua_or_muffin'
+    assert set(v) >= {'lesson', 'n', 'classes', 'test', 'seconds', 'report', 'audit', 'issues', 'bundle'} and v['n'] > 58*len(v['classes']) and v['lesson'] == 'chihuahua_or_muffin'
+    assert v['issues']['unreadable'] == 3 and v['issues']['exact_copy'] >= 8 and Path(v['audit']).is_file()
     rate(v['test']); rate(v['folds'], v['n'])
     assert Path(v['report']).is_file() and (Path(v['bundle'])/'bundle.json').is_file()
     assert all(o.endswith('...') for o in r.stderr.splitlines())

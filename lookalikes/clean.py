@@ -7,12 +7,12 @@ Docs: https://lookalikes.github.io/lookalikes/kittens_or_cats.html.md"""
 # %% auto #0
 __all__ = ['FAR', 'leaks', 'merge_duplicates', 'label_issues', 'outliers', 'quarantine', 'relabel', 'restore']
 
-# %% ../nbs/03_kittens_or_cats.ipynb #28a5899b
+# %% ../nbs/03_kittens_or_cats.ipynb #3d10acc1
 import numpy as np, pandas as pd
 
 from .backbone import Features, embed
 from .classifier import signed_root
-from .copies import _compressed as compressed, neighbours
+from .copies import compressed, neighbours
 from .decisions import Decisions, quarantine, relabel, restore
 from .imageset import ImageSet
 from .predictions import Predictions

@@ -6,7 +6,7 @@ Docs: https://lookalikes.github.io/lookalikes/parts/copies.html.md"""
 
 # %% auto #0
 __all__ = ['NEIGHBOURS', 'MAX_BITS', 'MIN_COSINE', 'RASTER', 'PARTS', 'DETAIL', 'LEVELS', 'REST', 'AGREE_WHOLE', 'AGREE_PART',
-           'neighbours', 'candidates', 'verify', 'Copies', 'find_copies']
+           'neighbours', 'compressed', 'candidates', 'verify', 'Copies', 'find_copies']
 
 # %% ../nbs/parts/36_copies.ipynb #9aa91298
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ from .imageset import ImageSet, n_cores
 from .measures import Measures
 from .picture import Sheet, contact_sheet, show_name
 
-# %% ../nbs/parts/36_copies.ipynb #ff0f3dd5
+# %% ../nbs/parts/36_copies.ipynb #20cf1111
 def neighbours(vectors:np.ndarray, # Rows to search among: float32, or uint8 of packed bits for `metric='hamming'`
                queries:np.ndarray, # Rows to search for
                k:int, # How many for each
@@ -36,8 +36,11 @@ def neighbours(vectors:np.ndarray, # Rows to search among: float32, or uint8 of 
     there = np.arange(keys.shape[1]) < np.atleast_1d(getattr(found, 'counts', keys.shape[1]))[:, None]
     return np.nonzero(there)[0], keys[there].astype(np.int64), far[there]
 
-def _compressed(X, seed, dim=96):
-    "Unit vectors of at most `dim` numbers that keep the angles between the rows of `X`, nearly."
+def compressed(X:np.ndarray, # float32, pictures x features
+               seed:int=0, # Which rows the directions are taken from
+               dim:int=96 # Numbers left, at most
+              ) -> np.ndarray: # float32, pictures x `dim`
+    "Unit vectors that keep the angles between the rows of `X`, nearly."
     X = X/np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-9)
     if X.shape[1] <= dim: return X
     rng = np.random.default_rng(seed)
@@ -48,7 +51,7 @@ def _compressed(X, seed, dim=96):
     X = X @ basis
     return np.ascontiguousarray(X/np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-9), dtype=np.float32)
 
-# %% ../nbs/parts/36_copies.ipynb #d11fb21d
+# %% ../nbs/parts/36_copies.ipynb #e076a66e
 NEIGHBOURS,MAX_BITS,MIN_COSINE = 4,16,.5
 
 def candidates(hashes:np.ndarray, # uint8, pictures x 2 x 8: of the picture and of its mirror image
@@ -59,7 +62,7 @@ def candidates(hashes:np.ndarray, # uint8, pictures x 2 x 8: of the picture and 
     n,pairs = len(hashes), [np.zeros((0, 2), np.int64)]
     if n < 2: return pairs[0]
     near = [(*neighbours(hashes[:, 0].copy(), hashes[:, m].copy(), NEIGHBOURS+1, 'hamming'), MAX_BITS) for m in (0, 1)]
-    if X is not None: near.append((*neighbours(v := _compressed(X, seed), v, NEIGHBOURS+1), 1-MIN_COSINE))
+    if X is not None: near.append((*neighbours(v := compressed(X, seed), v, NEIGHBOURS+1), 1-MIN_COSINE))
     for a,b,far,most in near: pairs.append(np.sort(np.stack([a, b], 1)[(far <= most) & (a != b)], axis=1))
     return np.unique(np.concatenate(pairs), axis=0)
 
@@ -332,7 +335,7 @@ def _say(o):
     if min(o.wide, o.high) < .96: more += f"; {'ab'[1-o.larger]} shows {o.wide:.0%} of the width and {o.high:.0%} of the height of {'ab'[o.larger]}"
     return f"{o.agreeing} of {o.detailed} parts with detail agree{more}"
 
-# %% ../nbs/parts/36_copies.ipynb #ad9b1df0
+# %% ../nbs/parts/36_copies.ipynb #2be1c385
 def find_copies(images:ImageSet, # Where to look: its rows that are not quarantined
                 measures:Measures, # Of these pictures
                 features:Features|None=None, # Embeddings of them: finds more crops
@@ -349,7 +352,7 @@ def find_copies(images:ImageSet, # Where to look: its rows that are not quaranti
     row = pd.Series(range(len(measures)), index=measures.files)[one].to_numpy(int)
     plain = _plain(measures.numbers.iloc[row])
     busy,even = row[~plain], row[plain]
-    pairs,judged = _near(measures.thumbs[busy], measures.hashes[busy], None if features is None else _compressed(features.rows(measures.files[busy]), seed), seed)
+    pairs,judged = _near(measures.thumbs[busy], measures.hashes[busy], None if features is None else compressed(features.rows(measures.files[busy]), seed), seed)
     table = lambda at,score,evidence: pd.DataFrame(dict(a=measures.files[at[:, 0]], b=measures.files[at[:, 1]], kind='near', score=score, evidence=evidence), dtype=object)
     near = table(busy[pairs], (judged.agreeing/judged.detailed).to_numpy(), [_say(o) for o in judged.itertuples()])
     same = table(_equal_colours(measures.numbers, even), 1., 'both are one even colour, the same')

@@ -1,0 +1,96 @@
+"""The audit beside cleanvision: pictures a second on the same files and cores, cold, and what each flags.
+
+    python benchmarks/audit.py --n 5000
+    python benchmarks/audit.py --growth 1000 10000 100000
+
+The set: photographs of every lesson, and copies of them (re-encoded, resized, mirrored, cropped) until there are `--n`. cleanvision 0.3 runs all of
+its checks (dark, light, blurry, odd size, odd aspect ratio, low information, greyscale, exact and near duplicates); ours runs the same from pixels
+alone (`audit(features=False)`), and whole, with embeddings, labels and outliers, its cache empty. Promised: 3 times as fast, and at least as fast
+when whole. `--growth` draws small pictures instead, and notes time and memory of ours alone. All cores for both.
+"""
+import gc
+import multiprocessing
+import resource
+import shutil
+import tempfile
+from pathlib import Path
+
+import machine
+
+from lookalikes.audit import audit
+from lookalikes.backbone import cache_dir
+from lookalikes.defects import spoil
+from lookalikes.draw import circles
+from lookalikes.imageset import ImageSet, n_cores
+
+SETS = 'pet_breeds/images', 'guitars', 'paintings', 'kittens_or_cats', 'lookalike_extras', 'search_noise', 'chihuahua_or_muffin'
+KINDS = 'reencoded', 'resized', 'mirrored', 'cropped'
+
+
+def collect(photos, n, to):
+    "A folder of `n` files with two classes: photographs, and copies of the first of them."
+    files = [p for s in SETS for p in sorted((photos/s).rglob('*.jpg'))]
+    if not files: raise SystemExit(f'no photographs in {photos.name}')
+    for i in range(n):
+        folder = to/('a', 'b')[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        source = files[i % len(files)]
+        if i < len(files): shutil.copyfile(source, folder/f'{i:06}.jpg')
+        else: (folder/f'{i:06}.jpg').write_bytes(spoil(source.read_bytes(), KINDS[i % 4], seed=[0, i])[0])
+    return to
+
+
+def ours(folder, features):
+    "One audit with an empty cache, but for the exported network, which is part of the installation and not of the work; how many of each kind."
+    shutil.rmtree(cache_dir()/'features', ignore_errors=True)
+    return audit(ImageSet.from_folder(folder), features=features).counts
+
+
+def theirs(folder):
+    "All checks of cleanvision; how many of each kind."
+    from cleanvision import Imagelab
+    lab = Imagelab(data_path=str(folder), verbose=False)
+    lab.find_issues(n_jobs=n_cores(), verbose=False)
+    return {k: int(v) for k, v in zip(lab.issue_summary.issue_type, lab.issue_summary.num_images) if v}
+
+
+def compare(args, command):
+    "Seconds of both, interleaved."
+    with tempfile.TemporaryDirectory() as folder, machine.empty_cache():
+        set_ = collect(args.photos.parent, args.n or 5000, Path(folder)/'set')
+        n = sum(1 for _ in set_.rglob('*.jpg'))
+        ours(set_, True)       # exports the network, warms the disk
+        seconds, found = machine.interleave(args.repeats, ours=lambda: ours(set_, False), whole=lambda: ours(set_, True), cleanvision=lambda: theirs(set_))
+    each = {k: machine.spread(v) for k, v in seconds.items()}
+    row = dict(n=n, **{f'{k}_per_s': round(n/v['median'], 1) for k, v in each.items()}, ratio=round(each['cleanvision']['median']/each['ours']['median'], 2), promised=3,
+               ratio_whole=round(each['cleanvision']['median']/each['whole']['median'], 2), promised_whole=1)
+    machine.write(args.out, 'audit', command, machine.facts('cleanvision', 'imagehash', 'usearch'), [row], dict(seconds=each, flagged=found))
+    print(row, found, sep='\n')
+
+
+def grown(n, pipe):
+    "Audit `n` drawn pictures in a process of its own: seconds, and the most memory that it ever held."
+    with tempfile.TemporaryDirectory() as folder:
+        images = circles(n//10, (1, 10), 64, 'random', colours='random', format='jpg', path=Path(folder)/'set')
+        gc.collect()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        seconds, found = machine.timed(lambda: audit(images, features=False))
+        pipe.send((len(images), seconds, before/2**20, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20, len(found.copies)))
+
+
+def main():
+    args, command = machine.arguments(__doc__.splitlines()[0], repeats=dict(type=int, default=3, help='rounds after the warm-up'), growth=dict(type=int, nargs='+', help='sizes of drawn sets instead'))
+    if not args.growth: return compare(args, command)
+    rows = []
+    for n in args.growth:
+        a, b = multiprocessing.get_context('spawn').Pipe()
+        p = multiprocessing.get_context('spawn').Process(target=grown, args=(n, b))
+        p.start()
+        k, seconds, before, most, copies = a.recv()
+        p.join()
+        rows.append(dict(n=k, seconds=round(seconds, 1), per_s=round(k/seconds, 1), gib_before=round(before, 2), gib_most=round(most, 2), copies=copies))
+        print(rows[-1], flush=True)
+    machine.write(args.out, 'audit_growth', command, machine.facts('usearch'), rows, dict(pictures='drawn circles, 64 px, JPEG; pixels only'))
+
+
+if __name__ == '__main__': main()

@@ -91,15 +91,15 @@ def seen(s, features=True):
     return Measures.from_looks(f.facts, f.looks), f
 
 
-def peer(path, **types):
-    "What cleanvision says of a folder: a boolean column for each of its kinds, by file."
+def peer(images, **types):
+    "What cleanvision says of pictures, as it comes: a boolean column for each of its kinds, by file."
     import contextlib, io
     from cleanvision import Imagelab
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        lab = Imagelab(data_path=str(path))
+        lab = Imagelab(filepaths=[str(p) for p in images.paths])
         lab.find_issues(types or None, n_jobs=n_cores())
     t = lab.issues
-    t.index = [os.path.relpath(f, path).replace(os.sep, '/') for f in t.index]
+    t.index = [os.path.relpath(f, images.path).replace(os.sep, '/') for f in t.index]
     return t[[c for c in t if c.startswith('is_')]].rename(columns=lambda c: c[3:].removesuffix('_issue'))
 
 
@@ -113,7 +113,7 @@ def copies_table(args, command):
     rows = []
     for name, where, images in each_set(args):
         n = len(images)
-        k = max(4, min(40, n//24))
+        k = max(4, min(40, n//12))    # a picture bears one defect or is one origin: ten kinds, so no more than a tenth
         for tag, crop, defects in (('near', False, dict(near_copy=k, exact_copy=k, copy_across_classes=k if len(images.classes) > 1 else 0)),
                                    ('crop', True, dict(cropped=dict(n=min(40, n//4), amount=.2)))):
             s, was = planted(images, tag, defects, args)
@@ -121,11 +121,10 @@ def copies_table(args, command):
             for by in ('hashes and embeddings', 'hashes'):
                 found = find_copies(s, measures, features if by != 'hashes' else None, seed=args.seed)
                 rows += copy_rows(s, was, found, set=name, pictures=where, n=len(s), by=by, crop=crop, seed=args.seed, command=command)
-            if args.peer and where != 'drawn':
-                t = peer(s.path, near_duplicates={}, exact_duplicates={})
+            if args.peer and where != 'drawn' and not crop:
+                t = peer(s, near_duplicates={}, exact_duplicates={})
                 flags = pd.DataFrame([dict(file=f, kind=k) for k in ('exact', 'near') for f in t.index[t[f'{k}_duplicates']]], columns=['file', 'kind'])
                 for r in score(s, flags, names=NAMES).itertuples():
-                    if r.kind.strip() == 'cropped' and crop: r = r._replace(kind='cropped 20 %')
                     rows.append(dict(set=name, pictures=where, n=len(s), by='cleanvision', seed=args.seed, command=command, kind=r.kind.strip(), planted=r.planted, found=r.found,
                                      **ratio(r.found, r.planted, 'recall'), **(dict(flagged=r.flagged, right=r.right, beside=r.beside, **ratio(r.right, r.flagged-r.beside, 'precision')) if r.flagged != '' else {})))
         machine.say(f'copies: {where} {name}, {n} pictures')
@@ -138,11 +137,9 @@ def quality_table(args, command):
         images = images.where(np.random.default_rng(args.seed).permutation(len(images)) < 600)
         s, _ = planted(images, 'quality', {k: max(4, min(25, len(images)//16)) for k in RULES}, args)
         sides = dict(ours=lambda s: pd.get_dummies(quality_issues(Measures.of(s)).set_index('file').kind).groupby(level=0).any())
-        if args.peer and where != 'drawn': sides['cleanvision'] = lambda s: peer(s.path, **{k: {} for k in PEER})
+        if args.peer and where != 'drawn': sides['cleanvision'] = partial(peer, **{k: {} for k in PEER})
         for by, flag in sides.items():
             spoilt, clean = flag(s), flag(images)
-            # the peer lists a whole folder: only the pictures asked about count
-            clean = clean[clean.index.isin(images.df.file)]
             marks = score(s, {k: spoilt.index[spoilt[k]] for k in spoilt if k in RULES or k in PEER}, names=PEER if by == 'cleanvision' else None).set_index('kind')
             base = dict(set=name, pictures=where, n=len(s), by=by, seed=args.seed, command=command)
             for k, r in marks.iterrows():

@@ -21,7 +21,7 @@ from .imageset import ImageSet, n_cores
 from .measures import Measures
 from .picture import Sheet, contact_sheet, show_name
 
-# %% ../nbs/parts/36_copies.ipynb #20cf1111
+# %% ../nbs/parts/36_copies.ipynb #e34615db
 def neighbours(vectors:np.ndarray, # Rows to search among: float32, or uint8 of packed bits for `metric='hamming'`
                queries:np.ndarray, # Rows to search for
                k:int, # How many for each
@@ -41,15 +41,14 @@ def compressed(X:np.ndarray, # float32, pictures x features
                dim:int=96 # Numbers left, at most
               ) -> np.ndarray: # float32, pictures x `dim`
     "Unit vectors that keep the angles between the rows of `X`, nearly."
-    X = X/np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-9)
-    if X.shape[1] <= dim: return X
+    unit = lambda v: v/np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-9)
+    if X.shape[1] <= dim: return unit(X)
     rng = np.random.default_rng(seed)
-    some = X[np.sort(rng.permutation(len(X))[:2048])]
+    some = unit(X[np.sort(rng.permutation(len(X))[:2048])])
     # the directions of most spread, by one round of power iteration (Halko, Martinsson and Tropp, 2011)
     basis = rng.standard_normal((X.shape[1], dim), dtype=np.float32)
     for _ in range(2): basis = np.linalg.qr(some.T @ (some @ basis))[0]
-    X = X @ basis
-    return np.ascontiguousarray(X/np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-9), dtype=np.float32)
+    return unit(X @ basis)     # the rows themselves are never copied: 100,000 of them are half a gigabyte
 
 # %% ../nbs/parts/36_copies.ipynb #e076a66e
 NEIGHBOURS,MAX_BITS,MIN_COSINE = 4,16,.5

@@ -28,7 +28,7 @@ def robust_z(values:np.ndarray, # One for each picture
     wide = 1.4826*np.median(np.abs(joined-np.median(joined)))
     return (np.asarray(values)-np.median(joined))/max(wide, spread/3)
 
-# %% ../nbs/parts/37_quality.ipynb #f10e360c
+# %% ../nbs/parts/37_quality.ipynb #fe84d768
 @dataclass(frozen=True)
 class Rule:
     "One thing that may be wrong with a picture."
@@ -40,7 +40,7 @@ class Rule:
     spread:float # Their spread there
     log:bool=False # Compare ratios rather than differences?
 
-# limits and what is usual: python benchmarks/copies.py --only quality
+# chosen by looking at the lessons' photographs; what they find, and flag wrongly, also on sets that had no part in it: python benchmarks/copies.py --only quality
 RULES = dict(
     blank        = Rule('range', -1, 6, 0, 210, 25),
     tiny         = Rule('side', -1, 48, 4, np.log(270), .25, True),

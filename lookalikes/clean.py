@@ -7,12 +7,12 @@ Docs: https://lookalikes.github.io/lookalikes/kittens_or_cats.html.md"""
 # %% auto #0
 __all__ = ['FAR', 'leaks', 'merge_duplicates', 'label_issues', 'outliers', 'quarantine', 'relabel', 'restore']
 
-# %% ../nbs/03_kittens_or_cats.ipynb #3d10acc1
+# %% ../nbs/03_kittens_or_cats.ipynb #f52945c1
 import numpy as np, pandas as pd
 
 from .backbone import Features, embed
 from .classifier import signed_root
-from .copies import compressed, neighbours
+from .copies import Copies, compressed, neighbours
 from .decisions import Decisions, quarantine, relabel, restore
 from .imageset import ImageSet
 from .predictions import Predictions
@@ -30,22 +30,16 @@ def leaks(images:ImageSet # With groups, from `audit`, `group` or `group_copies`
     n = df.groupby('group').split.transform('nunique') if len(df) else pd.Series(dtype=int)
     return df[n > 1].sort_values(['group','split','file'])[['file','split','group','label']].reset_index(drop=True)
 
-# %% ../nbs/03_kittens_or_cats.ipynb #45eb24f5
+# %% ../nbs/03_kittens_or_cats.ipynb #0497ca42
 def merge_duplicates(images:ImageSet, # With groups, from `audit`
                      pairs:pd.DataFrame # Of copies: columns `a`, `b`, from `find_copies` or `audit`
                     ) -> tuple: # The new ImageSet, and the files whose copies disagree about the label, which are left as they are
     "Keep the largest picture of each cluster of copies and quarantine the others."
-    df = images.ok.df.set_index('file')
-    root = {}
-    def find(x):
-        while root.setdefault(x, x) != x: x = root[x]
-        return x
-    for a,b in zip(pairs.a, pairs.b):
-        if a in df.index and b in df.index: root[find(a)] = find(b)
-    clusters = {}
-    for f in root: clusters.setdefault(find(f), []).append(f)
+    usable = images.ok
+    df = usable.df.set_index('file')
+    pairs = pairs[pairs.a.isin(df.index) & pairs.b.isin(df.index)]
     decided,torn,aside = Decisions(images), [], []
-    for files in clusters.values():
+    for files in Copies(pairs, usable).clusters:
         if df.label[files].nunique() > 1: torn += sorted(files); continue
         best = min(files, key=lambda f: (-df.width[f]*df.height[f], f))
         extra = sorted(f for f in files if f != best)

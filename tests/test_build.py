@@ -247,11 +247,11 @@ def asked(kitchen):
     return fault, pics, searches
 
 
-def moment(rng, folder, seconds):
-    "What to kill the next build of `folder` at: after so many more lines of a journal or seconds, or so soon after it has written downloads.csv."
+def moment(rng, folder, seconds, ends):
+    "What to kill the next build of `folder` at: after so many more lines of a journal or seconds, or so soon after it has written downloads.csv, which is asked for until it has been tried `ends` times."
     late = (folder/'downloads.csv').exists()   # all has been settled before: it ends in a moment
     searched = (folder/'searches.csv').exists()
-    kind = rng.choice(['end', 'end', 'end', 'time'] if late else ['lines', 'lines', 'lines', 'lines', 'time', 'time', 'end'] if searched else ['search', 'search', 'search', 'lines'])
+    kind = rng.choice(['end'] if searched and ends > 0 else ['end', 'end', 'end', 'time'] if late else ['lines', 'lines', 'lines', 'lines', 'time', 'time', 'end'] if searched else ['search', 'search', 'search', 'lines'])
     return kind, {'search': rng.randint(0, 2), 'lines': rng.randint(1, 70), 'time': rng.uniform(0, .3 if late else .6*seconds), 'end': rng.choice([0, 0, rng.uniform(0, .1)])}[kind]
 
 
@@ -268,7 +268,7 @@ def test_fifty_kills(kitchen, tmp_path):
                 folders.append(folder := kitchen.sets/f'set{len(folders)}')
                 kitchen.server.reset()   # some of its behaviours go by what was asked before
                 kitchen.gallery.log.clear()
-            kind, k = moment(rng, folder, kitchen.told['seconds']) if sum(kinds.values()) < 50 else ('none', 0)
+            kind, k = moment(rng, folder, kitchen.told['seconds'], 3-tried['end']) if sum(kinds.values()) < 50 else ('none', 0)
             (urls, searches), before, at = settled(folder), asked(kitchen), {o: len(lines(folder/'.fetch'/f'{o}.jsonl')) for o in ('journal', 'searches')}
             mark, ending = folder/'downloads.csv', None if not (folder/'downloads.csv').exists() else (folder/'downloads.csv').stat().st_ino
             reached = {'search': lambda: len(lines(folder/'.fetch/searches.jsonl')) > at['searches']+k or (folder/'searches.csv').exists(),   # noqa: B023

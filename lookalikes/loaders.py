@@ -7,13 +7,16 @@ Docs: https://lookalikes.github.io/lookalikes/parts/loaders.html.md"""
 # %% auto #0
 __all__ = ['log', 'Augment', 'crop_maps', 'crop', 'relight', 'Store', 'PictureReader', 'LabelReader', 'PixelDL', 'image_loaders']
 
-# %% ../nbs/parts/41_loaders.ipynb #2d34ec18
-import logging, math, zlib
+# %% ../nbs/parts/41_loaders.ipynb #c97527d4
+import logging, math, warnings, zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np, torch
-from fastai.data.core import DataLoaders, Datasets, TfmdDL
+with warnings.catch_warnings():
+    warnings.simplefilter('ignore')     # fastai's own use of what PyTorch and pandas will drop; its readers cannot mend it
+    import fastai.callback.schedule  # noqa: F401
+    from fastai.data.core import DataLoaders, Datasets, TfmdDL
 from fastai.data.transforms import Categorize, IntToFloatTensor, Normalize
 from fastai.torch_core import TensorCategory, TensorImage
 from fasttransform import DisplayedTransform, Transform
@@ -22,8 +25,8 @@ from torch.nn import functional as F
 
 from .backbone import DEFAULT, Backbone, on_gpu
 from .imageset import ImageSet
-from .picture import Preprocess, open_image, show_name
-from .pixels import Pixels, Squash, decode, pixels_fit
+from .picture import open_image, show_name
+from .pixels import Squash, decode, pixels_fit
 
 log = logging.getLogger(__name__)
 

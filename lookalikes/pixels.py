@@ -7,11 +7,10 @@ Docs: https://lookalikes.github.io/lookalikes/parts/pixels.html.md"""
 # %% auto #0
 __all__ = ['LIMIT', 'Squash', 'Pixels', 'pixels_fit', 'decode']
 
-# %% ../nbs/parts/38_pixels.ipynb #5655421a
+# %% ../nbs/parts/38_pixels.ipynb #07f54325
 import hashlib, json, os, shutil, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image

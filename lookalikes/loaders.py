@@ -7,7 +7,7 @@ Docs: https://lookalikes.github.io/lookalikes/parts/loaders.html.md"""
 # %% auto #0
 __all__ = ['log', 'Augment', 'crop_maps', 'crop', 'relight', 'Store', 'PictureReader', 'LabelReader', 'PixelDL', 'image_loaders']
 
-# %% ../nbs/parts/41_loaders.ipynb #c97527d4
+# %% ../nbs/parts/41_loaders.ipynb #0d0e47f5
 import logging, math, warnings, zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, torch
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')     # fastai's own use of what PyTorch and pandas will drop; its readers cannot mend it
-    import fastai.callback.schedule  # noqa: F401
+    import fastai.callback.all, fastai.vision.learner  # noqa: F401 what they add to a Learner: schedules, mixup, pictures that show themselves
     from fastai.data.core import DataLoaders, Datasets, TfmdDL
 from fastai.data.transforms import Categorize, IntToFloatTensor, Normalize
 from fastai.torch_core import TensorCategory, TensorImage

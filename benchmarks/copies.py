@@ -187,7 +187,7 @@ def generated(n, seed):
     for i in range(n-1, -1, -1):
         if i < copied: thumbs[i] = np.clip(thumbs[n-copied+i] + rng.normal(0, 2, (THUMB, THUMB)), 0, 255)
         else: thumbs[i] = np.asarray(Image.fromarray(rng.integers(0, 256, (9, 9), dtype=np.uint8)).resize((THUMB, THUMB), Image.Resampling.BICUBIC))
-        for m, t in enumerate((thumbs[i], thumbs[i, :, ::-1])): hashes[i, m] = perceptual_hash(Image.fromarray(np.ascontiguousarray(t)))
+        hashes[i] = perceptual_hash(Image.fromarray(thumbs[i]))
     files = np.array([f'a/{i:06}.jpg' for i in range(n)], dtype=object)
     facts = pd.DataFrame(dict(file=files, sha256=[f'{i:064x}' for i in range(n)], width=300, height=300, reason=''))
     numbers = pd.DataFrame(np.full((n, len(NUMBERS)), 50, np.float32), columns=list(NUMBERS)).assign(high=255, low=0, width=300, height=300, aspect=1)

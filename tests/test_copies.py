@@ -10,7 +10,7 @@ from lookalikes.copies import Copies, candidates, find_copies, neighbours, verif
 from lookalikes.defects import plant, planted
 from lookalikes.draw import draw
 from lookalikes.imageset import ImageSet
-from lookalikes.measures import Measures, look
+from lookalikes.measures import Measures, look, perceptual_hash
 from lookalikes.scoring import score
 
 NAMES = dict(exact='exact', near='near_copy')
@@ -97,6 +97,36 @@ def test_the_share_of_work_changes_nothing(spoilt, size):
     pairs = candidates(m.hashes, f.rows(m.files))[:60]
     whole = cp._verified(m.thumbs, pairs, share=1000)
     pd.testing.assert_frame_equal(whole, cp._verified(m.thumbs, pairs, share=size))
+    if size > 1: pd.testing.assert_frame_equal(whole, cp._verified(m.thumbs, pairs, share=size, many=0))      # in other processes
+
+
+def same_bits(thumb):
+    import imagehash
+    both = [imagehash.phash(o).hash for o in (thumb, ImageOps.mirror(thumb))]
+    return np.array_equal(perceptual_hash(thumb), np.packbits(np.reshape(both, (2, 64)), axis=1))
+
+
+def test_hashes_are_those_of_imagehash(spoilt):
+    "Also where rounding decides: plain pictures, halves, stripes."
+    _, m, _ = spoilt
+    assert all(same_bits(Image.fromarray(t)) for t in m.thumbs)
+    x, y = np.meshgrid(np.arange(64), np.arange(64))
+    for a in (x*0, x*0+255, x*0+77, (x < 32)*255, (y < 32)*200, x*4, y*3, abs(2*x-63)*4, (x//8+y//8) % 2*255, (x == 5)*255): assert same_bits(Image.fromarray(a.astype(np.uint8)))
+
+
+@pytest.mark.parametrize('name', ['guitars', 'paintings'])
+def test_hashes_of_photographs_are_those_of_imagehash(name, photos):
+    images = ImageSet.from_folder(photos/name)
+    m = Measures.of(images.where(np.arange(len(images)) % 5 == 0))
+    assert len(m) > 100 and all(same_bits(Image.fromarray(t)) for t in m.thumbs)
+
+
+def test_one_within_the_other():
+    "Turned, and reaching out beyond the edge on either side: no copy that was cut to fit. Crops may overlap, and the larger may lie in the smaller."
+    window = lambda left, right, top, bottom, turn=0: cp._frames([[left, right, top, bottom]]) @ np.array([[[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]], np.float32)
+    within = lambda *o: bool(cp._within(window(*o))[0])
+    assert within(0, 1, 0, 1) and within(.1, .9, .05, .95) and within(.1, .9, .1, .9, .1) and within(-.05, .9, 0, 1) and within(-.05, 1.05, -.05, 1.05, .04)
+    assert not within(0, 1, 0, 1, .1) and not within(.02, 1.04, -.03, .98, -.08)
 
 
 # Clusters and groups

@@ -21,12 +21,12 @@ import tempfile
 from pathlib import Path
 
 import machine
+import numpy as np
 from PIL import Image
 
 from lookalikes.audit import audit
 from lookalikes.backbone import cache_dir
 from lookalikes.defects import spoil
-from lookalikes.draw import circles
 from lookalikes.imageset import ImageSet, n_cores
 
 SETS = 'pet_breeds/images', 'guitars', 'paintings', 'kittens_or_cats', 'lookalike_extras', 'search_noise', 'chihuahua_or_muffin'
@@ -96,10 +96,21 @@ def compare(args, command):
     print(row, found, sep='\n')
 
 
+def patches(n, to):
+    "A folder of `n` pictures of two classes: soft patches of colour, 96 px, every hundredth saved once more in a lower quality."
+    rng, im = np.random.default_rng(0), Image.new('RGB', (96, 96), 'teal')
+    for i in range(n):
+        folder = to/('a', 'b')[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        if i % 100: im = Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize((96, 96), Image.Resampling.BICUBIC)
+        im.save(folder/f'{i:06}.jpg', quality=90 if i % 100 else 60)
+    return ImageSet.from_folder(to)
+
+
 def grown(n, pipe):
     "Audit `n` drawn pictures in a process of its own: seconds, and the most memory that it ever held, and that the largest of its helpers did."
     with tempfile.TemporaryDirectory() as folder:
-        images = circles(n//10, (1, 10), 64, 'random', colours='random', format='jpg', path=Path(folder)/'set')
+        images = patches(n, Path(folder)/'set')
         gc.collect()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         seconds, found = machine.timed(lambda: audit(images, features=False))
@@ -119,7 +130,7 @@ def main():
         p.join()
         rows.append(dict(n=k, seconds=round(seconds, 1), per_s=round(k/seconds, 1), gib_before=round(before, 2), gib_most=round(most, 2), gib_helper=round(helper, 2), copies=copies))
         print(rows[-1], flush=True)
-    machine.write(args.out, 'audit_growth', command, machine.facts('usearch'), rows, dict(pictures='drawn circles, 64 px, JPEG; pixels only'))
+    machine.write(args.out, 'audit_growth', command, machine.facts('usearch'), rows, dict(pictures='soft patches of colour, 96 px, JPEG, every hundredth a copy; pixels only'))
 
 
 if __name__ == '__main__': main()

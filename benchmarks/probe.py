@@ -17,16 +17,8 @@ import machine  # before torch: it hides accelerators from both sides
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.schedule import fine_tune, lr_find  # noqa: F401 fastai adds them to Learner
-from fastai.data.block import CategoryBlock, DataBlock
-from fastai.data.transforms import ColReader, ColSplitter, Normalize
-from fastai.losses import CrossEntropyLossFlat
-from fastai.learner import Learner
-from fastai.metrics import error_rate
-from fastai.torch_core import params, set_seed
-from fastai.vision.augment import Resize, aug_transforms
-from fastai.vision.data import ImageBlock
-from fastai.vision.learner import TimmBody, add_head
-from torch import nn
+from fastai.torch_core import set_seed
+from fastai_peer import peer_learner
 
 from lookalikes.backbone import DEFAULT, Backbone, cache_dir, embed
 from lookalikes.imageset import n_cores
@@ -57,27 +49,6 @@ def ours(folder, n):
     return dict(steps, total=sum(steps.values())), images, features, errors
 
 
-def three_groups(model):
-    "Early layers, late layers and head, as fastai divides a resnet, so that `fine_tune` gives each its learning rate."
-    body, head = model
-    net = body.model
-    late = nn.ModuleList([*net.blocks[len(net.blocks)//2:], net.conv_head, net.bn2])
-    ids = {id(p) for p in late.parameters()}
-    return [[p for p in params(body) if id(p) not in ids], params(late), params(head)]
-
-
-def peer_learner(images, args):
-    "What `vision_learner` builds from a timm name, on our weights."
-    prep = Backbone.named(DEFAULT).prep
-    df = images.df[images.df.split != ''].assign(is_valid=lambda d: d.split == 'valid')[['file', 'label', 'is_valid']]
-    block = DataBlock((ImageBlock, CategoryBlock), get_x=ColReader('file', pref=f'{images.path}/'), get_y=ColReader('label'), splitter=ColSplitter(),
-                      item_tfms=Resize(460), batch_tfms=[*aug_transforms(size=args.size, min_scale=.75), Normalize.from_stats(prep.mean, prep.std)])
-    dls = block.dataloaders(df, bs=min(args.batch_size, int((~df.is_valid).sum())), num_workers=n_cores(), device=torch.device('cpu'))
-    net = Backbone.named(DEFAULT).model()
-    model = add_head(TimmBody(net), net.num_features, dls.c)
-    return Learner(dls, model, loss_func=CrossEntropyLossFlat(), metrics=error_rate, splitter=three_groups)
-
-
 class Clock(Callback):
     "Seconds since `start` and the validation error, at the end of each epoch."
     order = 60  # after the Recorder, which knows the error
@@ -94,7 +65,7 @@ def peer(images, epochs, lr, args):
     machine.say(f'peer: fine_tune({epochs}, {lr:g})')
     set_seed(args.seed)
     start = time.perf_counter()
-    learn, clock = peer_learner(images, args), Clock(start)
+    learn, clock = peer_learner(images, args.size, args.batch_size), Clock(start)
     with learn.no_bar(), learn.no_logging(): learn.fine_tune(epochs, lr, cbs=clock)
     return dict(fine_tune=epochs, lr=lr, epochs=clock.epochs)
 
@@ -102,7 +73,7 @@ def peer(images, epochs, lr, args):
 def suggested_lr(images, args):
     "fastai's own suggestion, not counted in the peer's time."
     with tempfile.TemporaryDirectory() as folder:
-        learn = peer_learner(images, args)
+        learn = peer_learner(images, args.size, args.batch_size)
         learn.path = Path(folder)
         learn.freeze()
         with learn.no_bar(), learn.no_logging(): return float(learn.lr_find(show_plot=False).valley)

@@ -110,8 +110,21 @@ def audit_command(folder: Annotated[Path, typer.Argument(metavar='DIR', help="A 
     say.result(value, '\n'.join([_found(found, left)] + [f"{len(back):,} brought back"]*bool(back) + [f"{len(gone):,} set aside in {folder/'.quarantine'}; lookalikes audit {folder} --restore brings them back"]*bool(gone) + [f"report: {report}"]*bool(report)))
     if strict and left: raise typer.Exit(1)
 
-# %% ../nbs/parts/90_cli.ipynb #85f9139c
-def _train(images, out, folds, seed, backbone, title, facts, say, source):
+# %% ../nbs/parts/90_cli.ipynb #6330038c
+def _tuned(images, probe, out, folds, seed, backbone, epochs, augment, say):
+    "A network fine-tuned from `probe`, what it says, and what networks fine-tuned on other folds say; its state beside `out`, until it is done."
+    from lookalikes.predictions import predict
+    from lookalikes.train import finetune, image_learner, ladder
+    import shutil
+    bars = False if say.quiet else None
+    state = out.with_name(f'.{out.name}.training')
+    learn = image_learner(images, backbone, probe, seed=seed, augment=augment, folder=state/'whole', progress=bars)
+    say.remark(f"fine-tuning for {epochs} epochs; after Ctrl-C the same command goes on ...")
+    with learn.no_bar(), learn.no_logging(): finetune(learn, epochs)
+    parts = ladder(images, ('probe', 'fine-tuned'), folds, (seed,), backbone, augment=augment, epochs=epochs, folder=state/'folds', progress=bars) if folds else None
+    return learn, predict(learn, images), parts and parts.rungs[1].preds[0], lambda: shutil.rmtree(state, ignore_errors=True)
+
+def _train(images, out, folds, seed, backbone, title, facts, say, source, fit='probe', epochs=5, augment=True):
     "Fit, judge and write; what `train` and `demo` share. Returns the rates by name, and the classifier."
     from matplotlib.figure import Figure
     from lookalikes.backbone import embed
@@ -128,12 +141,18 @@ def _train(images, out, folds, seed, backbone, title, facts, say, source):
     images = images.with_facts(features.facts).group_copies()
     say.unusable(images.problems, images.path)
     if not (images.ok.df.split == 'train').any(): images = images.split(valid=.2, test=.2, seed=seed)
-    probe = fit_probe(images, features=features, seed=seed)
-    preds = predict(probe, images, features=features)
+    model = probe = fit_probe(images, features=features, seed=seed)
+    preds,parts,done = predict(probe, images, features=features), None, lambda: None
+    if fit == 'finetune':
+        from lookalikes.train import with_valid
+        images,before = with_valid(images, seed), preds
+        model,preds,parts,done = _tuned(images, probe, out, folds, seed, probe.backbone, epochs, augment, say)
+        exam = preds.df.split.isin(['test'] if (preds.df.split == 'test').any() else ['valid']).to_numpy()
+        facts = {'fine-tuned, beside its probe':str(preds.where(exam).compare(before)).replace('only A wrong', 'only fine-tuned wrong').replace('only B wrong', 'only probe wrong').replace('A has', 'fine-tuned has').replace('B has', 'the probe has')} | facts
     rates = {s:preds.where(split=s).errors if preds.where(split=s).judged.any() else None for s in ('valid','test')}
     honest,rates['folds'] = preds.where(preds.df.split != 'train'), None
     if folds:
-        honest = cross_validate(images, folds, features=features, seed=seed)
+        honest = cross_validate(images, folds, features=features, seed=seed) if parts is None else parts
         rates['folds'] = honest.errors
     if not len(honest): honest = probe.oof
     charts,exam = [], next((s for s in ('valid','test') if rates[s]), None)
@@ -149,29 +168,35 @@ def _train(images, out, folds, seed, backbone, title, facts, say, source):
         ax.set(xlabel="permitted size of the weights (scikit-learn's C)", ylabel='held-out loss')
         charts.append(Chart('How large may the weights be?', fig, f'Held-out loss for each strength of regularisation; {probe.strength:g} was chosen.'))
     named = {'validation':rates['valid'], 'test':rates['test'], f'{folds} folds':rates['folds']}
-    facts = {'backbone':str(probe.backbone), 'method':f'probe, strength {probe.strength:g}', 'split':source, 'seed':seed} | facts
+    facts = {'backbone':str(probe.backbone), 'method':f'probe, strength {probe.strength:g}' + f', then fine-tuned for {epochs} epochs'*(fit == 'finetune'), 'split':source, 'seed':seed} | facts
     with tempfile.TemporaryDirectory() as tmp:
         report = write_report(Path(tmp)/'report.html', title, images, honest, {k:v for k,v in named.items() if v}, charts, facts).read_bytes()
         table = preds.save(Path(tmp)/'predictions.parquet').read_bytes()
     manifest = csv_text(images.df).encode('utf-8', 'surrogateescape')
-    clf = probe.ship(out, preds, {'report.html':report, 'predictions.parquet':table, 'manifest.csv':manifest})
+    clf = model.ship(out, preds, {'report.html':report, 'predictions.parquet':table, 'manifest.csv':manifest})
+    done()
     return images, rates, clf
 
-class Fit(str, Enum): probe = 'probe'
+class Fit(str, Enum): probe,finetune = 'probe','finetune'
 
 @app.command()
 def train(folder: Annotated[Path, typer.Argument(metavar='DIR', help="A folder per class; train/valid/test folders; a manifest; or any folder with --label-re.")],
           out: Annotated[Path, typer.Option('--out', '-o', help="Folder for the model.")],
-          fit: Annotated[Fit, typer.Option(help="probe: a linear layer on a frozen backbone, in seconds.")] = Fit.probe,
+          fit: Annotated[Fit, typer.Option(help="probe: a linear layer on a frozen backbone, in seconds. finetune: its late layers as well, from the probe on, in minutes.")] = Fit.probe,
           backbone: Annotated[str, typer.Option(help="Bundled efficientnet_lite0, 1 or 2; resnet18 to 152; or any timm name.")] = 'efficientnet_lite0',
+          epochs: Annotated[int, typer.Option(help="Of fine-tuning.", min=1, max=1000)] = 5,
+          size: Annotated[int | None, typer.Option(help="Height and width of the pictures, pixels; the backbone's own when not given.", min=32, max=1024)] = None,
+          mirror: Annotated[bool, typer.Option(help="May training mirror pictures? Not where left and right matter: guitars, letters.")] = True,
           folds: Annotated[int, typer.Option(help="Also cross-validate with so many folds; 0 for none.", min=0)] = 0,
           label_re: LabelRe = None, seed: Seed = 42, as_json: Json = False, quiet: Quiet = False):
     "Train a classifier on a folder of pictures, judge it, and write it with a report."
+    from lookalikes.backbone import Backbone
+    if fit is Fit.finetune: from lookalikes.loaders import Augment
     say,start = Output(as_json, quiet), time.perf_counter()
     images = _read(folder, label_re)
     source = 'as given by the folder' if (images.df.split == 'train').any() else 'at random by class, copies kept together: 60 % train, 20 % validation, 20 % test'
-    facts = {'pictures':folder.resolve().name, 'command':f'lookalikes train {folder.name} --fit {fit.value} --backbone {backbone} --folds {folds} --seed {seed}'}
-    images,rates,clf = _train(images, out, folds, seed, backbone, f'{folder.resolve().name.replace("_", " ").capitalize()}: how good is it?', facts, say, source)
+    facts = {'pictures':folder.resolve().name, 'command':f'lookalikes train {folder.name} --fit {fit.value} --backbone {backbone}' + f' --size {size}'*(size is not None) + (f' --epochs {epochs}' + ' --no-mirror'*(not mirror))*(fit is Fit.finetune) + f' --folds {folds} --seed {seed}'}
+    images,rates,clf = _train(images, out, folds, seed, backbone if size is None else Backbone.named(backbone, size), f'{folder.resolve().name.replace("_", " ").capitalize()}: how good is it?', facts, say, source, fit.value, epochs, Augment(flip=mirror) if fit is Fit.finetune else None)
     seconds = round(time.perf_counter()-start, 1)
     value = dict(n=len(images.ok), classes=images.classes, **{k:_rate(v) for k,v in rates.items()}, unusable=len(images.problems), model=str(out), report=str(out/'report.html'), seconds=seconds)
     text = [f"{len(images.ok):,} pictures, {len(images.classes)} classes, {seconds} s"] + [f"{k:>10}: {v.accuracy}" for k,v in rates.items() if v]

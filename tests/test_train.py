@@ -1,0 +1,144 @@
+"Fine-tuning: killed and gone on, the same twice, every kind of network, and what is said when something is missing."
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from lookalikes.backbone import Backbone
+from lookalikes.draw import draw
+from lookalikes.loaders import Augment
+from lookalikes.predictions import predict
+from lookalikes.probe import fit_probe
+from lookalikes.train import Ensemble, Views, finetune, image_learner, ladder, three_groups, with_valid
+
+posix = pytest.mark.skipif(os.name != 'posix', reason='needs POSIX processes and signals')
+COMMAND = 'from lookalikes.cli import main; main()'
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory): return draw('chihuahua_or_muffin', n=15, size=96, seed=3, path=tmp_path_factory.mktemp('drawn')/'set').split(valid=.2, test=.2, seed=0)
+
+
+@pytest.fixture(scope='module')
+def small(): return Backbone.named(size=64)
+
+
+def trained(images, b, epochs=2, **how):
+    learn = image_learner(images, b, seed=1, bs=16, progress=False, **how)
+    with learn.no_bar(), learn.no_logging(): return finetune(learn, epochs)
+
+
+def test_the_same_twice(images, small):
+    "Same seed, same numbers; another seed, others."
+    a, b = trained(images, small), trained(images, small)
+    for k, v in a.model.state_dict().items(): assert torch.equal(v, b.model.state_dict()[k]), k
+    assert a.recorder.values == b.recorder.values
+    other = image_learner(images, small, seed=2, bs=16, progress=False)
+    assert not torch.equal(other.dls.one_batch()[0], a.dls.one_batch()[0])
+
+
+def test_never_worse_than_the_probe(images, small):
+    "On the validation pictures, whatever the learning rate."
+    exam = images.where(images.df.split == 'valid')
+    before = predict(fit_probe(images, small, seed=1), exam).errors.errors
+    for lr in (1e-3, 1.):
+        learn = image_learner(images, small, seed=1, bs=16, progress=False)
+        with learn.no_bar(), learn.no_logging(): finetune(learn, 2, lr)
+        assert predict(learn, exam).errors.errors <= before+1     # bfloat16 may turn a close call
+        assert np.isfinite(predict(learn, exam).probs).all()
+
+
+@pytest.mark.parametrize('name', ['resnet34', 'resnet50', 'mobilenetv3_small_100', 'convnext_atto', 'vit_tiny_patch16_224'])
+def test_any_network(images, name, tmp_path):
+    "Trains, takes other sizes where the network can, ships, and answers alike; random weights."
+    b = Backbone.named(name, size=None if 'vit' in name else 64, pretrained=False)
+    learn = trained(images, b, 1, probe=False)
+    sizes = [sum(p.numel() for p in g) for g in three_groups(learn.model)]
+    assert all(sizes) and sum(sizes) == sum(p.numel() for p in learn.model.parameters()) and sizes[1] > .3*sum(sizes)
+    if 'vit' not in name:
+        larger = image_learner(images, b, probe=False, size=96, seed=1, bs=16, progress=False)
+        larger.model.load_state_dict(learn.model.state_dict())
+        assert larger.dls.one_batch()[0].shape[-1] == 96
+        with larger.no_bar(), larger.no_logging(): larger.fine_tune(1, 1e-4)
+    assert np.abs(predict(learn.ship(tmp_path/'model'), images).probs - predict(learn, images).probs).max() < 1e-3
+
+
+def test_weights_out_of_reach(images, monkeypatch):
+    "A network whose weights cannot be downloaded is named, and what to do instead."
+    monkeypatch.setenv('HF_ENDPOINT', 'http://127.0.0.1:9')
+    monkeypatch.setattr('socket.create_connection', lambda *a, **k: (_ for _ in ()).throw(OSError('no network')))
+    with pytest.raises(ConnectionError, match="resnet34.*efficientnet_lite0"): image_learner(images, 'resnet34')
+
+
+@posix
+def test_killed_in_the_third_epoch(images, tmp_path):
+    "kill -9, the same command again: the bundle's weights are those of a run that was left in peace."
+    def start(out): return subprocess.Popen([sys.executable, '-c', COMMAND, 'train', images.path, '--out', tmp_path/out, '--fit', 'finetune', '--epochs', '5', '--size', '64', '-q', '--json'],
+                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    whole = start('whole')
+    out, err = whole.communicate(timeout=300)
+    assert whole.returncode == 0, err
+    p, state = start('killed'), tmp_path/'.killed.training'/'whole'/'run0.pt'
+    def epochs():
+        try: return torch.load(state, weights_only=True)['done']
+        except (OSError, EOFError, RuntimeError): return 0
+    while p.poll() is None and epochs() < 2: time.sleep(.01)
+    os.killpg(p.pid, signal.SIGKILL)
+    p.communicate()
+    assert p.returncode == -signal.SIGKILL and 2 <= epochs() < 5
+    assert not (tmp_path/'killed').exists()
+    again = start('killed')
+    assert again.communicate(timeout=300)[1] == '' and again.returncode == 0
+    for part in ('weights.safetensors', 'head.safetensors'): assert (tmp_path/'killed'/part).read_bytes() == (tmp_path/'whole'/part).read_bytes(), part
+    assert not (tmp_path/'.killed.training').exists()
+
+
+def test_ladder_over_folds_and_seeds(images, small):
+    "Every picture in the exam once a seed; rungs that buy nothing are not built upon."
+    none = images.replace(split='')
+    climbed = ladder(none, ('probe', 'several views'), folds=3, seeds=(0, 1), backbone=small, patience=None, progress=False)
+    for r in climbed.rungs:
+        assert len(r.preds) == 2 and all(sorted(p.df.file) == sorted(none.df.file) for p in r.preds)
+        assert r.seconds > 0 or r.name == 'several views'
+    assert climbed.rungs[1].against == 'probe' and climbed.best in ('probe', 'several views') and 0 < climbed.rungs[1].p <= 1
+    assert climbed.table.loc['probe', 'n'] == len(none)
+    with pytest.raises(ValueError, match='no rung'): ladder(none, ('stairs',))
+
+
+def test_rungs_of_ones_own(images, small):
+    "A climb ends after a rung that buys nothing."
+    asked = []
+    def same(c): asked.append(c.best); return c.made[c.best]
+    climbed = ladder(images, {'probe': lambda c: fit_probe(c.images, c.backbone, seed=c.seed), 'same': same, 'never': same}, seeds=(None,), backbone=small, progress=False)
+    assert [r.name for r in climbed.rungs] == ['probe', 'same'] and asked == ['probe'] and not climbed.rungs[1].kept and climbed.rungs[1].p == 1
+
+
+def test_answers_together(images, small):
+    "An ensemble and several views answer with the mean; classes and pictures must agree."
+    a, b = fit_probe(images, small, seed=0), fit_probe(images, Backbone.named(size=96), seed=0)
+    both = predict(Ensemble([a, b]), images)
+    assert np.allclose(both.probs, (predict(a, images).probs+predict(b, images).probs)/2, atol=1e-6)
+    assert np.allclose(predict(Views(a, (.875,)), images).probs, predict(a, images).probs, atol=1e-6)
+    two = images.where(images.df.label.isin(images.classes[:2]))
+    with pytest.raises(ValueError, match='same classes'): predict(Ensemble([a, fit_probe(two, small)]), two)
+
+
+def test_with_valid(images):
+    "Validation pictures come from the training pictures, the others stay."
+    split = images.df.split.replace('valid', 'train')
+    got = with_valid(images.replace(split=split), 0)
+    assert (got.df.split[split == 'test'] == 'test').all() and (got.df.split == 'valid').sum() == len(images.classes)*round(.2*12)
+    assert with_valid(images).df.split.equals(images.df.split)
+
+
+def test_unequal_classes(images, small):
+    "With `balance`, a rare class weighs more in the loss; without, all weigh the same."
+    few = images.where(((images.df.label != 'muffin') | (images.df.groupby('label').cumcount() < 8)).to_numpy())
+    learn = image_learner(few, small, seed=1, bs=16, balance=True, augment=Augment(flip=False), progress=False)
+    weight = dict(zip(learn.dls.vocab, learn.loss_func.func.weight.tolist()))
+    assert weight['muffin'] == max(weight.values()) > 1.2*weight['chihuahua']

@@ -1,5 +1,5 @@
 "fastai as its book uses it, on the bundled weights: what training is measured against."
-import machine  # noqa: F401 before torch: it hides accelerators from both sides
+import machine  # before torch: it hides accelerators from both sides, where both run on the processor
 import torch
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.transforms import ColReader, ColSplitter, Normalize
@@ -31,7 +31,13 @@ def peer_learner(images, size=224, batch_size=64):
     df = images.df[images.df.split != ''].assign(is_valid=lambda d: d.split == 'valid')[['file', 'label', 'is_valid']]
     block = DataBlock((ImageBlock, CategoryBlock), get_x=ColReader('file', pref=f'{images.path}/'), get_y=ColReader('label'), splitter=ColSplitter(),
                       item_tfms=Resize(460), batch_tfms=[*aug_transforms(size=size, min_scale=.75), Normalize.from_stats(prep.mean, prep.std)])
-    dls = block.dataloaders(df, bs=min(batch_size, int((~df.is_valid).sum())), num_workers=n_cores(), device=torch.device('cpu'))
+    dls = block.dataloaders(df, bs=min(batch_size, int((~df.is_valid).sum())), num_workers=n_cores(), device=torch.device('cuda' if machine.ON_GPU else 'cpu'))
     net = Backbone.named(DEFAULT).model()
     model = add_head(TimmBody(net), net.num_features, dls.c)
     return Learner(dls, model, loss_func=CrossEntropyLossFlat(), metrics=error_rate, splitter=three_groups)
+
+
+def quietly(learn, train):
+    "`train(learn)` without a bar or a log."
+    with learn.no_bar(), learn.no_logging(): train(learn)
+    return learn

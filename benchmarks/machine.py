@@ -4,8 +4,9 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# Both sides are measured on the processor; set before torch looks for a device.
-os.environ['CUDA_VISIBLE_DEVICES'] = ''
+# Both sides are measured on the processor, except in the scripts whose name says otherwise; set before torch looks for a device.
+ON_GPU = Path(sys.argv[0]).stem.startswith('gpu_')
+if not ON_GPU: os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 import pandas as pd
 
@@ -65,6 +66,11 @@ def _memory():
     return round(psutil.virtual_memory().total/2**30, 1)
 
 
+def _accelerator():
+    import torch
+    return torch.cuda.get_device_name()
+
+
 def _version(package):
     try: return version(package)
     except PackageNotFoundError: return ''
@@ -74,7 +80,7 @@ def facts(*more):
     "What a ratio may depend on, and the versions of `more` packages than every benchmark notes. No host name and no path."
     load = round(os.getloadavg()[0], 2) if hasattr(os, 'getloadavg') else ''
     if load and load > n_cores()/4: say(f'others are at work here (load {load} on {n_cores()} cores): such ratios are not for publishing, a network over all cores suffers most')
-    return dict(processor=_processor(), cores=n_cores(), memory_gib=_memory(), device='cpu', accelerator='none used',
+    return dict(processor=_processor(), cores=n_cores(), memory_gib=_memory(), device='cuda' if ON_GPU else 'cpu', accelerator=_accelerator() if ON_GPU else 'none used',
                 os=f'{platform.system()} {platform.release()}', python=platform.python_version(),
                 # a machine that others use as well shows here
                 load_at_start=load,

@@ -13,6 +13,7 @@ from lookalikes.draw import circles, draw, draw_picture, lesson_images, truth
 from lookalikes.fetch import Fetched, fetch
 from lookalikes.gallery import Gallery
 from lookalikes.imageset import ImageSet
+from lookalikes.loaders import Augment, image_loaders
 from lookalikes.measures import Measures
 from lookalikes.picture import ImageError, Preprocess, contact_sheet, open_image
 from lookalikes.predictions import Predictions, predict
@@ -23,13 +24,15 @@ from lookalikes.report import Chart, write_report
 from lookalikes.scoring import score
 from lookalikes.search import Ask, Found, Hit, find, register, source
 from lookalikes.shortcuts import cheats, control_matrix, fit_counter, measure, plot_cheats, shortcuts
-from lookalikes.stats import ErrorRate, PairedTest, bootstrap, mcnemar, wilson
+from lookalikes.stats import ErrorRate, PairedTest, bootstrap, mcnemar, sign_flip, wilson
+from lookalikes.train import Ensemble, Ladder, Views, finetune, image_learner, ladder
 from lookalikes.web import Limits
 
-__all__ = ['Ask', 'Audit', 'Backbone', 'Built', 'BundleError', 'Chart', 'Classifier', 'Cleaner', 'Copies', 'Credits', 'Decisions', 'ErrorRate', 'Features',
-           'Fetched', 'Found', 'Gallery', 'Hit', 'ImageError', 'ImageSet', 'Limits', 'Measures', 'PairedTest', 'Predictions', 'Preprocess', 'Probe',
-           'Recipe', 'RecipeError', 'audit', 'bootstrap', 'cheats', 'circles', 'contact_sheet', 'control_matrix', 'cross_validate', 'draw',
-           'draw_circles', 'draw_picture', 'embed', 'fetch', 'find', 'find_copies', 'fit_counter', 'fit_probe', 'label_issues', 'leaks',
-           'learning_curve', 'lesson_images', 'mcnemar', 'measure', 'merge_duplicates', 'open_image', 'outliers', 'plant', 'planted', 'plot_cheats',
-           'plot_learning_curve', 'predict', 'quality_issues', 'quarantine', 'register', 'relabel', 'restore', 'score', 'shortcuts', 'source',
-           'truth', 'wilson', 'write_audit', 'write_report']
+__all__ = ['Ask', 'Audit', 'Augment', 'Backbone', 'Built', 'BundleError', 'Chart', 'Classifier', 'Cleaner', 'Copies', 'Credits', 'Decisions', 'Ensemble',
+           'ErrorRate', 'Features', 'Fetched', 'Found', 'Gallery', 'Hit', 'ImageError', 'ImageSet', 'Ladder', 'Limits', 'Measures', 'PairedTest',
+           'Predictions', 'Preprocess', 'Probe', 'Recipe', 'RecipeError', 'Views', 'audit', 'bootstrap', 'cheats', 'circles', 'contact_sheet',
+           'control_matrix', 'cross_validate', 'draw', 'draw_circles', 'draw_picture', 'embed', 'fetch', 'find', 'find_copies', 'finetune',
+           'fit_counter', 'fit_probe', 'image_learner', 'image_loaders', 'label_issues', 'ladder', 'leaks', 'learning_curve', 'lesson_images',
+           'mcnemar', 'measure', 'merge_duplicates', 'open_image', 'outliers', 'plant', 'planted', 'plot_cheats', 'plot_learning_curve', 'predict',
+           'quality_issues', 'quarantine', 'register', 'relabel', 'restore', 'score', 'shortcuts', 'sign_flip', 'source', 'truth', 'wilson',
+           'write_audit', 'write_report']

@@ -110,7 +110,7 @@ def audit_command(folder: Annotated[Path, typer.Argument(metavar='DIR', help="A 
     say.result(value, '\n'.join([_found(found, left)] + [f"{len(back):,} brought back"]*bool(back) + [f"{len(gone):,} set aside in {folder/'.quarantine'}; lookalikes audit {folder} --restore brings them back"]*bool(gone) + [f"report: {report}"]*bool(report)))
     if strict and left: raise typer.Exit(1)
 
-# %% ../nbs/parts/90_cli.ipynb #6330038c
+# %% ../nbs/parts/90_cli.ipynb #fe48b15f
 def _tuned(images, probe, out, folds, seed, backbone, epochs, augment, say):
     "A network fine-tuned from `probe`, what it says, and what networks fine-tuned on other folds say; its state beside `out`, until it is done."
     from lookalikes.predictions import predict
@@ -168,7 +168,7 @@ def _train(images, out, folds, seed, backbone, title, facts, say, source, fit='p
         ax.set(xlabel="permitted size of the weights (scikit-learn's C)", ylabel='held-out loss')
         charts.append(Chart('How large may the weights be?', fig, f'Held-out loss for each strength of regularisation; {probe.strength:g} was chosen.'))
     named = {'validation':rates['valid'], 'test':rates['test'], f'{folds} folds':rates['folds']}
-    facts = {'backbone':str(probe.backbone), 'method':f'probe, strength {probe.strength:g}' + f', then fine-tuned for {epochs} epochs'*(fit == 'finetune'), 'split':source, 'seed':seed} | facts
+    facts = {'backbone':str(probe.backbone), 'method':f'probe, strength {probe.strength:g}' + f', then fine-tuned for {epochs} epoch{"s"[:epochs > 1]}'*(fit == 'finetune'), 'split':source, 'seed':seed} | facts
     with tempfile.TemporaryDirectory() as tmp:
         report = write_report(Path(tmp)/'report.html', title, images, honest, {k:v for k,v in named.items() if v}, charts, facts).read_bytes()
         table = preds.save(Path(tmp)/'predictions.parquet').read_bytes()

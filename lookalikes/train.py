@@ -191,7 +191,7 @@ def _(model:Ensemble, images:ImageSet) -> Predictions: return _mean([predict(m, 
 @predict.register
 def _(model:Views, images:ImageSet) -> Predictions: return _mean([predict(_cropped(model.model, c), images) for c in model.crops])
 
-# %% ../nbs/06_guitars.ipynb #c8ee5506
+# %% ../nbs/06_guitars.ipynb #2a7b2d10
 @dataclass
 class Climb:
     "Where a ladder stands, for one split: what a rung is made from."
@@ -201,6 +201,7 @@ class Climb:
     others:tuple # `Backbone`s, for an ensemble
     augment:object # As `image_learner` takes it
     epochs:int
+    lr:float
     seed:int
     folder:Path|None # Where a killed run goes on from
     more:dict # For `image_learner`
@@ -213,7 +214,7 @@ class Climb:
     def tuned(self, backbone, name):
         "A fine-tuned network."
         learn = self.learner(backbone, name)
-        with learn.no_bar(), learn.no_logging(): return finetune(learn, self.epochs)
+        with learn.no_bar(), learn.no_logging(): return finetune(learn, self.epochs, self.lr)
 
 def _larger_pictures(c):
     "The best network so far, trained on with pictures of 5/4 of its size (progressive resizing)."
@@ -222,14 +223,18 @@ def _larger_pictures(c):
     if isinstance(best, Probe): return fit_probe(c.images, b, seed=c.seed)
     learn = c.learner(b, 'larger pictures', probe=False)
     learn.model.load_state_dict(best.model.state_dict())
-    with learn.no_bar(), learn.no_logging(): return finetune(learn, max(1, c.epochs//2), 1e-3/2)
+    with learn.no_bar(), learn.no_logging(): return finetune(learn, max(1, c.epochs//2), c.lr/2)
 
 def _ensemble(c):
-    "The best model so far, and other networks made in the same way."
+    "The best model so far, with other networks: those that were made on the way, and `others`."
     best = c.made[c.best]
     inner = best.model if isinstance(best, Views) else best
-    others = [fit_probe(c.images, b, seed=c.seed) if isinstance(inner, Probe) else c.tuned(b, f'ensemble {b.name}') for b in c.others]
-    return Ensemble([best, *(Views(o, best.crops) if isinstance(best, Views) else o for o in others)])
+    kind,have = type(inner), {inner.backbone.name:inner}
+    for m in c.made.values():
+        if isinstance(m, kind): have.setdefault(m.backbone.name, m)
+    for b in c.others:
+        if b.name not in have: have[b.name] = fit_probe(c.images, b, seed=c.seed) if kind is Probe else c.tuned(b, f'ensemble {b.name}')
+    return Ensemble([Views(m, best.crops) if isinstance(best, Views) else m for m in have.values()])
 
 STEPS = {'probe': lambda c: fit_probe(c.images, c.backbone, seed=c.seed),
          'fine-tuned': lambda c: c.tuned(c.backbone, 'fine-tuned'),
@@ -286,7 +291,7 @@ def _rung(name, step, climbs, progress):
     k = sum(len(o) for o in climbs)
     return Rung(name, said, seconds/k, 1000*asking/n, _megabytes(climbs[0][0].made[name]))
 
-# %% ../nbs/06_guitars.ipynb #032aa65d
+# %% ../nbs/06_guitars.ipynb #9a2b3a3e
 @dataclass
 class Ladder:
     "The rungs of a climb, in order."
@@ -315,7 +320,8 @@ def ladder(images:ImageSet, # Usable pictures
            larger:str|Backbone='efficientnet_lite2', # For the rung of that name
            others=('efficientnet_lite1',), # For the ensemble
            augment=True, # As `image_learner` takes it
-           epochs:int=5, # Of fine-tuning
+           epochs:int=5, # Of fine-tuning; half as many on larger pictures
+           lr:float=1e-3, # Of fine-tuning; half of it on larger pictures
            patience:int|None=1, # Stop after so many rungs that bought nothing; None climbs them all
            folder:str|os.PathLike|None=None, # Keep the state of training there, and go on from there after a kill
            progress:bool|None=None, # Show bars while decoding and embedding; by default where somebody is watching
@@ -325,7 +331,7 @@ def ladder(images:ImageSet, # Usable pictures
     steps = steps if isinstance(steps, dict) else {s:_step(s) for s in steps}
     images = images.ok.where(images.ok.df.label != '')
     first,second,rest = Backbone.named(backbone), Backbone.named(larger), tuple(Backbone.named(o) for o in others)
-    def climb(part, seed, k): return Climb(part, first, second, rest, augment, epochs, seed or 0, None if folder is None else Path(folder)/f'seed{seed}-part{k}', more | dict(progress=progress))
+    def climb(part, seed, k): return Climb(part, first, second, rest, augment, epochs, lr, seed or 0, None if folder is None else Path(folder)/f'seed{seed}-part{k}', more | dict(progress=progress))
     climbs = [[climb(part, s, k) for k,part in enumerate(_partitions(images, folds, s))] for s in seeds]
     rungs,idle = [], 0
     for name,step in steps.items():

@@ -139,3 +139,28 @@ def test_says_where_photographs_are_missing(tmp_path):
     r = subprocess.run([sys.executable, '-c', "import sys; sys.path.insert(0, 'benchmarks'); import machine; machine.arguments('', sys.argv[1:])",
                         '--photos', str(tmp_path)], cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'COLUMNS': '200'})
     assert r.returncode == 2 and 'pet_breeds' in r.stderr and 'LOOKALIKES_PHOTOS' in r.stderr
+
+
+def test_epoch(drawn, tmp_path):
+    run(FOLDER/'epoch.py', '--photos', drawn, '--out', tmp_path, '--repeats', 1, '--size', 64, '--batch-size', 8, '--n', 20)
+    df, last = results(tmp_path, 'epoch', drawn)
+    row = df.iloc[0]
+    assert row.n == 20 and row.ratio == pytest.approx(row.fastai_seconds/row.every_layer_seconds, rel=.1) and set(last['seconds']) == {'every_layer', 'late_layers', 'fastai'}
+
+
+def test_finetune(drawn, tmp_path):
+    run(FOLDER/'finetune.py', '--photos', drawn, '--out', tmp_path, '--sets', 'pet_breeds', '--seeds', 0, '--epochs', 1, '--peer-size', 64)
+    df, last = results(tmp_path, 'finetune', drawn)
+    row = df.iloc[0]
+    assert (row.n, row.train) == (4, 12) and 0 <= row.errors <= 4 and 0 <= row.fastai_errors <= 4 and row.times_faster == pytest.approx(row.fastai_seconds/row.seconds, rel=.1)
+
+
+def test_ladder(drawn, tmp_path):
+    "The folder stands in for the guitars."
+    for f in (drawn/'pet_breeds'/'images').iterdir():
+        to = tmp_path/'photos'/'guitars'/f.name.rsplit('_', 1)[0]/f.name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_bytes(f.read_bytes())
+    run(FOLDER/'ladder.py', '--photos', tmp_path/'photos', '--out', tmp_path, '--seeds', 0, '--epochs', 1, '--steps', 'probe', 'fine-tuned', 'several views', '--size', 64)
+    df = pd.read_csv(tmp_path/'ladder.csv')
+    assert list(df.rung) == ['probe', 'fine-tuned', 'several views'] and (df.n == 4).all() and df.command[0].startswith('python benchmarks/ladder.py --') and str(tmp_path) not in df.command[0]

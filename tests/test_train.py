@@ -1,4 +1,5 @@
 "Fine-tuning: killed and gone on, the same twice, every kind of network, and what is said when something is missing."
+import json
 import os
 import signal
 import subprocess
@@ -96,6 +97,23 @@ def test_killed_in_the_third_epoch(images, tmp_path):
     assert again.communicate(timeout=300)[1] == '' and again.returncode == 0
     for part in ('weights.safetensors', 'head.safetensors'): assert (tmp_path/'killed'/part).read_bytes() == (tmp_path/'whole'/part).read_bytes(), part
     assert not (tmp_path/'.killed.training').exists()
+
+
+def test_command_with_folds(images, tmp_path):
+    "`--folds` judges every picture by a network fine-tuned without it; what the command prints, and what it leaves."
+    bare = tmp_path/'pictures'
+    for f, label in zip(images.df.file, images.df.label):
+        (bare/label).mkdir(parents=True, exist_ok=True)
+        (bare/label/f.replace('/', '_')).write_bytes((images.path/f).read_bytes())
+    r = subprocess.run([sys.executable, '-c', COMMAND, 'train', bare, '--out', tmp_path/'model', '--fit', 'finetune', '--epochs', '1', '--size', '64', '--folds', '2', '--no-mirror', '-q', '--json'], capture_output=True, text=True, timeout=300)
+    assert r.returncode == 0 and r.stderr == '', r.stderr
+    told = json.loads(r.stdout)
+    assert told['folds']['n'] == told['n'] == len(images) and told['valid']['n'] == told['test']['n'] == len(images)//5
+    about = json.loads((tmp_path/'model'/'bundle.json').read_text())
+    assert about['kind'] == 'finetuned' and about['preprocess']['size'] == 64 and about['metrics']['test']['n'] == told['test']['n']
+    page = (tmp_path/'model'/'report.html').read_text()
+    assert 'fine-tuned for 1 epoch' in page and 'beside its probe' in page and '--no-mirror' in page
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['model', 'pictures']
 
 
 def test_ladder_over_folds_and_seeds(images, small):

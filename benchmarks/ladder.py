@@ -6,6 +6,7 @@ Three seeds, each its own split: 60 % to train on, 20 % to choose the best epoch
 rung to `data/results/ladder.csv`. All rungs are climbed, those that buy nothing included, so that the table can say so.
 """
 import argparse
+import logging
 import os
 import shlex
 import sys
@@ -31,6 +32,8 @@ def main():
     ap.add_argument('--steps', nargs='+', default=list(STEPS))
     ap.add_argument('--size', type=int, help='height and width to begin with, pixels')
     args = ap.parse_args()
+    logging.basicConfig(level=logging.WARNING, format='%(message)s')
+    logging.getLogger('lookalikes.train').setLevel(logging.INFO)
     if not (args.photos/args.lesson).is_dir(): ap.error(f'{args.photos}: no folder {args.lesson} in it; give the folder of photographs as --photos or LOOKALIKES_PHOTOS')
     images = ImageSet.from_folder(args.photos/args.lesson).verify().group_copies()
     if args.n: images = images.where((images.df.groupby('label').cumcount() < args.n).to_numpy())

@@ -8,8 +8,8 @@ Docs: https://lookalikes.github.io/lookalikes/guitars.html.md"""
 __all__ = ['log', 'STEPS', 'SignedRoot', 'Body', 'network', 'three_groups', 'with_valid', 'image_learner', 'finetune', 'Views',
            'Ensemble', 'Climb', 'Rung', 'Ladder', 'ladder']
 
-# %% ../nbs/06_guitars.ipynb #82596ab9
-import atexit, copy, logging, os, shutil, tempfile, time
+# %% ../nbs/06_guitars.ipynb #f037baa5
+import atexit, copy, hashlib, logging, os, shutil, tempfile, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,14 +30,15 @@ from .callbacks import Bfloat16, KeepBest, Resume, Seeded
 from .classifier import ROOT_EPS, Classifier, write_bundle
 from .depthwise import has_matrix_unit, quicken
 from .imageset import ImageSet
-from .pixels import decode
+from .picture import ImageError, open_image
+from .pixels import decode, pixels_fit
 from .predictions import Predictions, predict
 from .probe import Probe, fit_probe
 from .stats import ErrorRate, sign_flip
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/06_guitars.ipynb #ec208a17
+# %% ../nbs/06_guitars.ipynb #863fd81f
 class SignedRoot(nn.Module):
     "`signed_root` of a probe, as a layer."
     def forward(self, x): return x.sign()*((x.abs()+ROOT_EPS).sqrt() - ROOT_EPS**.5)
@@ -65,11 +66,26 @@ def network(backbone:Backbone, # Without a head
         last.bias.copy_(torch.from_numpy(np.asarray(probe.bias)) if probe else torch.zeros_like(last.bias))
     return nn.Sequential(body, nn.Sequential(SignedRoot(), last)).to(memory_format=torch.channels_last)
 
+def _batches(images, prep, bs=64):
+    "Names and prepared pictures, uint8, batch by batch: from the store, or opened one by one where it may not hold so many."
+    if pixels_fit(len(images), prep):
+        pixels, = decode(images, prep)
+        files = [f for f in images.df.file if f in pixels.row]
+        for i in range(0, len(files), bs): yield files[i:i+bs], pixels.array[pixels.rows(files[i:i+bs])]
+        return
+    for i in range(0, len(images), bs):
+        got = []
+        for f in images.df.file.iloc[i:i+bs]:
+            try: got.append((f, prep(open_image(images.path/f, min_side=prep.min_side))))
+            except ImageError as e: log.warning('%s', e)
+        if got: yield [f for f,_ in got], np.stack([x for _,x in got])
+
 @torch.no_grad()
-def _logits(model, pixels, prep, device, bs=64):
-    "float32, pictures x classes, of uint8 pictures x size x size x 3, computed in float32."
+def _answers(model, images, prep, device):
+    "Names, and the logits of their pictures, computed in float32: pictures x classes."
     model = pixels_model(copy.deepcopy(model), prep).to(device)
-    return np.concatenate([model(torch.from_numpy(np.ascontiguousarray(pixels[i:i+bs])).to(device)).float().cpu().numpy() for i in range(0, len(pixels), bs)])
+    got = [(files, model(torch.from_numpy(x).to(device)).float().cpu().numpy()) for files,x in _batches(images, prep)]
+    return [f for files,_ in got for f in files], np.concatenate([z for _,z in got]) if got else np.zeros((0, 0), np.float32)
 
 def _softmax(z): return np.exp(z := z-z.max(1, keepdims=True))/np.exp(z).sum(1, keepdims=True)
 
@@ -90,7 +106,7 @@ def three_groups(model:nn.Sequential # From `network`
     late = {id(p) for u in units[first:] for p in u.parameters()}
     return [[p for p in body.parameters() if id(p) not in late], [p for p in body.parameters() if id(p) in late], list(head.parameters())]
 
-# %% ../nbs/06_guitars.ipynb #e97f2331
+# %% ../nbs/06_guitars.ipynb #6a08fbd6
 def with_valid(images:ImageSet, # With training pictures
                seed:int=42 # For the choice
               ) -> ImageSet: # The same, divided further where it was not
@@ -104,9 +120,13 @@ def _weights(images, classes):
     n = images.df.label[images.df.split == 'train'].value_counts()[classes].to_numpy(float)
     return torch.tensor(n.sum()/(len(classes)*n), dtype=torch.float32)
 
+def _digest(images):
+    "Eight digits that stand for the names, labels and splits of the usable pictures."
+    return hashlib.sha256(repr(sorted(images.ok.df[['file','label','split']].itertuples(index=False, name=None))).encode('utf-8', 'surrogateescape')).hexdigest()[:8]
+
 def image_learner(images:ImageSet, # With a split: train and valid are used
                   backbone:str|Backbone|None=None, # Name or `Backbone`; the probe's, else the bundled one
-                  probe:Probe|bool|None=None, # Begin with its weights; fitted here when None; False for a head that knows nothing
+                  probe:Probe|bool|None=None, # Begin with its weights; fitted here when not given; False for a head that knows nothing
                   size:int|None=None, # Height and width of the pictures, pixels; the backbone's own when not given
                   bs:int=32, # Pictures in a batch
                   seed:int=42, # Same seed, same result on the same machine
@@ -123,7 +143,7 @@ def image_learner(images:ImageSet, # With a split: train and valid are used
     b = Backbone.named(backbone if backbone is not None else probe.backbone if isinstance(probe, Probe) else DEFAULT)
     if isinstance(probe, Probe) and probe.backbone.weights != b.weights: raise ValueError(f"the probe was fitted on {probe.backbone}, its head does not fit {b}; leave the probe out, or the backbone")
     if size is not None: b = replace(b, prep=replace(b.prep, size=size))
-    if probe is None: probe = fit_probe(images, features=embed(images, b, progress=progress), seed=seed)
+    if probe is None or probe is True: probe = fit_probe(images, features=embed(images, b, progress=progress), seed=seed)
     gpu = on_gpu(device)
     dls = image_loaders(images, b, bs, augment, seed, device, progress)
     if probe and list(dls.vocab) != list(probe.classes): raise ValueError(f"the probe knows {len(probe.classes)} classes ({', '.join(probe.classes[:5])}, …), the pictures have {len(dls.vocab)} ({', '.join(list(dls.vocab)[:5])}, …); fit one on these pictures")
@@ -131,7 +151,7 @@ def image_learner(images:ImageSet, # With a split: train and valid are used
     loss = LabelSmoothingCrossEntropyFlat(eps=smooth, weight=weight) if smooth else CrossEntropyLossFlat(weight=weight)
     own = [Seeded(seed), KeepBest()] + ([MixedPrecision('bf16')] if gpu else [Bfloat16()] if has_matrix_unit() else [])
     if patience is not None: own.append(EarlyStoppingCallback('error_rate', comp=np.less, patience=patience))
-    if folder is not None: own.append(Resume(folder, f'{b.key} {len(dls.vocab)} classes, {len(dls.train_ds)} pictures, size {b.prep.size}, batches of {dls.train.bs}, seed {seed}'))
+    if folder is not None: own.append(Resume(folder, f'{b}, weights {b.weights[:8]}, pictures {_digest(images)}, batches of {dls.train.bs}, seed {seed}, {augment}, smooth {smooth}, balance {balance}'))
     learn = Learner(dls, network(b, len(dls.vocab), probe or None), loss_func=loss, opt_func=Adam, splitter=three_groups, metrics=error_rate, wd=.02,
                     cbs=own + list(cbs or []), train_bn=False, model_dir=_scratch())
     learn.backbone = b
@@ -140,12 +160,9 @@ def image_learner(images:ImageSet, # With a split: train and valid are used
 
 @predict.register
 def _(model:Learner, images:ImageSet) -> Predictions:
-    prep = model.backbone.prep
-    pixels, = decode(images.ok, prep)
-    df = images.ok.df
-    df = df[df.file.isin(pixels.row)]
-    z = _logits(model.model, pixels.array[pixels.rows(df.file)], prep, model.dls.device)
-    return Predictions.of(df.file, df.label, _softmax(z), list(model.dls.vocab), df.split, images.path)
+    files,z = _answers(model.model, images.ok, model.backbone.prep, model.dls.device)
+    df,classes = images.ok.df.set_index('file').loc[files], list(model.dls.vocab)
+    return Predictions.of(files, df.label, _softmax(z) if files else np.zeros((0, len(classes))), classes, df.split.to_numpy(), images.path)
 
 def _scratch():
     "Where fastai keeps what it writes for a moment, such as the weights during `lr_find`; gone at the end of the process."

@@ -166,7 +166,7 @@ def test_train_refuses_a_folder_that_holds_something_else_before_it_works(run, t
     assert not (own_cache/'features').exists()
 
 
-@pytest.mark.parametrize('option, words', [('--epochs=3', '--epochs'), ('--folds=x', 'folds'), ('--fit=magic', 'probe')])
+@pytest.mark.parametrize('option, words', [('--epochs=0', '--epochs'), ('--rate=3', '--rate'), ('--folds=x', 'folds'), ('--fit=magic', 'probe')])
 def test_train_refuses_bad_options(run, tmp_path, option, words):
     r = run('train', tmp_path, '-o', tmp_path/'m', option)
     assert r.code == 2 and words in r.err and 'Traceback' not in r.err

@@ -146,6 +146,23 @@ def test_answers_together(images, small):
     with pytest.raises(ValueError, match='same classes'): predict(Ensemble([a, fit_probe(two, small)]), two)
 
 
+def test_without_a_store(images, small, monkeypatch):
+    "Where decoded pictures may not be kept, they are opened one by one, and the answers are the same."
+    learn = trained(images, small, 1)
+    kept = predict(learn, images)
+    monkeypatch.setenv('LOOKALIKES_PIXELS_GIB', '0')
+    assert np.array_equal(predict(learn, images).probs, kept.probs)
+    bare = trained(images, small, 1)
+    assert not bare.dls.store.kept and len(predict(bare, images)) == len(images)
+
+
+def test_another_experiment(images, small, tmp_path):
+    "State that belongs to other pictures, another split or other settings is refused, and named."
+    trained(images, small, 1, folder=tmp_path/'state')
+    for other, how in ((images.split(valid=.2, test=.2, seed=9), {}), (images, dict(smooth=0.)), (images, dict(augment=Augment(flip=False)))):
+        with pytest.raises(ValueError, match='another training run'): trained(other, small, 1, folder=tmp_path/'state', **how)
+
+
 def test_with_valid(images):
     "Validation pictures come from the training pictures, the others stay."
     split = images.df.split.replace('valid', 'train')

@@ -121,8 +121,8 @@ def _tuned(images, probe, out, folds, seed, backbone, epochs, augment, say):
     learn = image_learner(images, backbone, probe, seed=seed, augment=augment, folder=state/'whole', progress=bars)
     say.remark(f"fine-tuning for {epochs} epochs; after Ctrl-C the same command goes on ...")
     with learn.no_bar(), learn.no_logging(): finetune(learn, epochs)
-    parts = ladder(images, ('probe', 'fine-tuned'), folds, (seed,), backbone, augment=augment, epochs=epochs, folder=state/'folds', progress=bars) if folds else None
-    return learn, predict(learn, images), parts and parts.rungs[1].preds[0], lambda: shutil.rmtree(state, ignore_errors=True)
+    parts = ladder(images, ('fine-tuned',), folds, (seed,), backbone, augment=augment, epochs=epochs, folder=state/'folds', progress=bars) if folds else None
+    return learn, predict(learn, images), parts and parts.rungs[0].preds[0], lambda: shutil.rmtree(state, ignore_errors=True)
 
 def _train(images, out, folds, seed, backbone, title, facts, say, source, fit='probe', epochs=5, augment=True):
     "Fit, judge and write; what `train` and `demo` share. Returns the rates by name, and the classifier."

@@ -85,8 +85,8 @@ def _make_room(need, keep):
 # %% ../nbs/parts/38_pixels.ipynb #5b873175
 def _key(shas, shape): return hashlib.sha256(repr((shape, sorted(set(shas)))).encode()).hexdigest()[:24]
 
-def _kept(file, shas):
-    "What a finished store holds: {sha256: (row, aspect or None)}; None where there is no whole one."
+def _kept(file):
+    "What a finished store holds, {sha256: [row, aspect]} or, of what did not open, [-1, reason]; None where there is no whole one."
     try:
         info = json.loads(file.with_suffix('.json').read_text())
         if info['bytes'] != file.stat().st_size: return None
@@ -145,7 +145,7 @@ def decode(images:ImageSet, # Its rows that are not quarantined
         raise OSError(f"{show_name(images.path)}: {len(first):,} pictures at {' and '.join(str(s.size) for s in shapes)} px do not fit into the store of decoded pictures. Set LOOKALIKES_PIXELS_GIB (now {_limit()/2**30:g}), free disk space, or use a smaller size")
     store = [cache_dir()/'pixels'/f'{_key(first, s)}.npy' for s in shapes]
     store[0].parent.mkdir(parents=True, exist_ok=True)
-    rows = [_kept(f, first) for f in store]
+    rows = [_kept(f) for f in store]
     missing = [i for i,r in enumerate(rows) if r is None]
     if missing:
         new = _fill(images, first, [shapes[i] for i in missing], [store[i] for i in missing], workers, progress)

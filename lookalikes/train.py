@@ -9,7 +9,7 @@ __all__ = ['log', 'STEPS', 'SignedRoot', 'Body', 'network', 'three_groups', 'wit
            'Ensemble', 'Climb', 'Rung', 'Ladder', 'ladder']
 
 # %% ../nbs/06_guitars.ipynb #f037baa5
-import atexit, copy, hashlib, logging, os, shutil, tempfile, time
+import copy, hashlib, logging, os, tempfile, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat
 from fastai.metrics import error_rate
 from fastai.optimizer import Adam
 
-from .backbone import DEFAULT, Backbone, embed, export_onnx, on_gpu, pixels_model
+from .backbone import DEFAULT, Backbone, _scratch, embed, export_onnx, on_gpu, pixels_model
 from .callbacks import Bfloat16, KeepBest, Resume, Seeded
 from .classifier import ROOT_EPS, Classifier, write_bundle
 from .depthwise import has_matrix_unit, quicken
@@ -33,7 +33,7 @@ from .imageset import ImageSet
 from .picture import ImageError, open_image
 from .pixels import decode, pixels_fit
 from .predictions import Predictions, predict
-from .probe import Probe, fit_probe
+from .probe import Probe, _softmax, fit_probe
 from .stats import ErrorRate, sign_flip
 
 log = logging.getLogger(__name__)
@@ -86,8 +86,6 @@ def _answers(model, images, prep, device):
     model = pixels_model(copy.deepcopy(model), prep).to(device)
     got = [(files, model(torch.from_numpy(x).to(device)).float().cpu().numpy()) for files,x in _batches(images, prep)]
     return [f for files,_ in got for f in files], np.concatenate([z for _,z in got]) if got else np.zeros((0, 0), np.float32)
-
-def _softmax(z): return np.exp(z := z-z.max(1, keepdims=True))/np.exp(z).sum(1, keepdims=True)
 
 # %% ../nbs/06_guitars.ipynb #7d5a3042
 def _units(m):
@@ -153,7 +151,7 @@ def image_learner(images:ImageSet, # With a split: train and valid are used
     if patience is not None: own.append(EarlyStoppingCallback('error_rate', comp=np.less, patience=patience))
     if folder is not None: own.append(Resume(folder, f'{b}, weights {b.weights[:8]}, pictures {_digest(images)}, batches of {dls.train.bs}, seed {seed}, {augment}, smooth {smooth}, balance {balance}'))
     learn = Learner(dls, network(b, len(dls.vocab), probe or None), loss_func=loss, opt_func=Adam, splitter=three_groups, metrics=error_rate, wd=.02,
-                    cbs=own + list(cbs or []), train_bn=False, model_dir=_scratch())
+                    cbs=own + list(cbs or []), train_bn=False, model_dir=_scratch())     # where `lr_find` keeps the weights for a moment
     learn.backbone = b
     learn.freeze_to(1)
     return learn
@@ -163,12 +161,6 @@ def _(model:Learner, images:ImageSet) -> Predictions:
     files,z = _answers(model.model, images.ok, model.backbone.prep, model.dls.device)
     df,classes = images.ok.df.set_index('file').loc[files], list(model.dls.vocab)
     return Predictions.of(files, df.label, _softmax(z) if files else np.zeros((0, len(classes))), classes, df.split.to_numpy(), images.path)
-
-def _scratch():
-    "Where fastai keeps what it writes for a moment, such as the weights during `lr_find`; gone at the end of the process."
-    path = tempfile.mkdtemp(prefix='lookalikes-')
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return path
 
 # %% ../nbs/06_guitars.ipynb #b811158d
 def finetune(learn:Learner, # From `image_learner`

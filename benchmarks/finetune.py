@@ -5,20 +5,24 @@
 For each of --sets and each of --seeds, which draw the split (60 % to train on, 20 % to validate, 20 % to test): fastai's `fine_tune(epochs)`, which
 adds a frozen epoch, and ours, `image_learner` (which embeds the pictures, fits the probe and decodes) and `finetune(epochs)` with its defaults, each
 from the files to the last epoch's end. Both are judged on the test pictures, which neither has seen nor chosen by. Promised: no more errors, in a
-third of the time or less.
+third of the time or less. Each row is kept as soon as it is measured; run again, it goes on with those that are missing. The summary, a row for each
+set, goes to `data/results/finetune.csv`.
 """
 import shutil, time
+from pathlib import Path
+
+import pandas as pd
 
 import machine  # before torch: it hides accelerators from both sides
 from fastai.torch_core import set_seed
 from fastai_peer import peer_learner, quietly
 
 from lookalikes.backbone import Backbone, cache_dir
-from lookalikes.imageset import ImageSet
+from lookalikes.imageset import ImageSet, csv_text, write_atomic
 from lookalikes.loaders import Augment
 from lookalikes.predictions import predict
 from lookalikes.probe import fit_probe
-from lookalikes.stats import mcnemar
+from lookalikes.stats import ErrorRate, mcnemar
 from lookalikes.train import finetune, image_learner
 
 NAMES = {'pet_breeds': r'^(.+)_\d+\.jpg$'}
@@ -52,30 +56,47 @@ def theirs(images, epochs, size, seed):
     return seconds, (probs.argmax(1) != y).numpy()
 
 
-def measure(args):
-    "A row for each set and seed."
-    rows = []
-    with machine.empty_cache():
-        Backbone.named().graph()     # exported once in a cache's life
-        for name in args.sets:
-            images = photographs(args.photos.parent/name, args.n).verify().group_copies()
-            for seed in args.seeds:
-                part = images.split(valid=.2, test=.2, seed=seed)
-                mine, wrong, probe = ours(part, args.epochs, name not in HANDED, seed)
-                peer, peer_wrong = theirs(part, args.epochs, args.peer_size, seed)
-                against = mcnemar(wrong, probe)
-                rows.append(dict(lesson=name, seed=seed, train=int((part.df.split == 'train').sum()), n=len(wrong), epochs=args.epochs, probe_errors=int(probe.sum()), errors=int(wrong.sum()), fastai_errors=int(peer_wrong.sum()),
-                                 seconds=round(mine, 1), fastai_seconds=round(peer, 1), times_faster=round(peer/mine, 2), only_ours_wrong=against.a_only, only_probe_wrong=against.b_only, p_against_probe=round(against.p, 4)))
-                machine.say(rows[-1])
-    return rows, {}
+def measure(images, name, seed, args):
+    "The row of a set and seed."
+    part = images.split(valid=.2, test=.2, seed=seed)
+    mine, wrong, probe = ours(part, args.epochs, name not in HANDED, seed)
+    peer, peer_wrong = theirs(part, args.epochs, args.peer_size, seed)
+    against = mcnemar(wrong, probe)
+    return dict(lesson=name, pictures=len(part), seed=seed, train=int((part.df.split == 'train').sum()), n=len(wrong), epochs=args.epochs, probe_errors=int(probe.sum()), errors=int(wrong.sum()), fastai_errors=int(peer_wrong.sum()),
+                seconds=round(mine, 1), fastai_seconds=round(peer, 1), times_faster=round(peer/mine, 2), only_ours_wrong=against.a_only, only_probe_wrong=against.b_only, p_against_probe=round(against.p, 4))
+
+
+def measured(out):
+    "The rows so far."
+    table = Path(out)/'finetune.csv'
+    return pd.read_csv(table) if table.exists() else pd.DataFrame(columns=['lesson', 'pictures', 'seed', 'epochs'])
+
+
+def summary(rows):
+    "A row for each set: errors of all seeds together, with intervals, and the median of the ratios."
+    def one(g):
+        mine, peer = (ErrorRate(int(g[c].sum()), int(g.n.sum())) for c in ('errors', 'fastai_errors'))
+        return dict(seeds=len(g), train=int(g.train.iloc[0]), n=mine.n, probe_error=f'{g.probe_errors.sum()/mine.n:.1%}', error=f'{mine.rate:.1%}', interval='{:.1%} to {:.1%}'.format(*mine.interval), fastai_error=f'{peer.rate:.1%}',
+                    fastai_interval='{:.1%} to {:.1%}'.format(*peer.interval), seconds=g.seconds.median(), fastai_seconds=g.fastai_seconds.median(), times_faster=round(g.times_faster.median(), 1))
+    return pd.DataFrame([dict(lesson=k[0], pictures=k[1], epochs=k[2], **one(g)) for k, g in rows.groupby(['lesson', 'pictures', 'epochs'], sort=False)])
 
 
 def main():
     args, command = machine.arguments(__doc__.splitlines()[0], sets=dict(nargs='+', default=['chihuahua_or_muffin', 'kittens_or_cats', 'paintings', 'guitars', 'pet_breeds'], help='folders of photographs'),
         seeds=dict(type=int, nargs='+', default=[0, 1, 2], help='for split, order and augmentation'), epochs=dict(type=int, default=2, help='of fine_tune and of finetune'),
-        peer_size=dict(type=int, default=224, help="height and width of the peer's crops, pixels"))
-    facts = machine.facts()
-    machine.write(args.out, 'finetune', command, facts, *measure(args))
+        peer_size=dict(type=int, default=224, help="height and width of the peer's crops, pixels"), table=dict(type=Path, default=machine.ROOT/'data'/'results', help='folder for the summary'))
+    with machine.empty_cache():
+        Backbone.named().graph()     # exported once in a cache's life
+        for seed in args.seeds:
+            for name in args.sets:
+                images, rows = photographs(args.photos.parent/name, args.n).verify().group_copies(), measured(args.out)
+                if ((rows.lesson == name) & (rows.pictures == len(images)) & (rows.seed == seed) & (rows.epochs == args.epochs)).any(): continue
+                facts = machine.facts()
+                row = measure(images, name, seed, args)
+                machine.say(row)
+                machine.write(args.out, 'finetune', command, facts, [row], {})
+    args.table.mkdir(parents=True, exist_ok=True)
+    write_atomic(args.table/'finetune.csv', csv_text(summary(measured(args.out)).assign(command=command)).encode())
 
 
 if __name__ == '__main__': main()

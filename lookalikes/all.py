@@ -2,17 +2,21 @@
 from lookalikes.audit import Audit, audit, write_audit
 from lookalikes.backbone import Backbone, Features, embed
 from lookalikes.build import Built, Credits
+from lookalikes.calibration import Calibration
 from lookalikes.circles import draw_circles
 from lookalikes.classifier import BundleError, Classifier
 from lookalikes.clean import label_issues, leaks, merge_duplicates, outliers
 from lookalikes.cleaner import Cleaner
+from lookalikes.confidence import auroc, calibrate, plot_scores
 from lookalikes.copies import Copies, find_copies
 from lookalikes.decisions import Decisions, quarantine, relabel, restore
 from lookalikes.defects import plant, planted
-from lookalikes.draw import circles, draw, draw_picture, lesson_images, truth
+from lookalikes.draw import circles, draw, draw_mask, draw_picture, lesson_images, truth
 from lookalikes.fetch import Fetched, fetch
 from lookalikes.gallery import Gallery
+from lookalikes.heatmaps import Heatmap, deletion_curve, heatmap, occlusion
 from lookalikes.imageset import ImageSet
+from lookalikes.interpret import EmbeddingMap, Versus
 from lookalikes.loaders import Augment, image_loaders
 from lookalikes.measures import Measures
 from lookalikes.picture import ImageError, Preprocess, contact_sheet, open_image
@@ -28,11 +32,12 @@ from lookalikes.stats import ErrorRate, PairedTest, bootstrap, mcnemar, sign_fli
 from lookalikes.train import Ensemble, Ladder, Views, finetune, image_learner, ladder
 from lookalikes.web import Limits
 
-__all__ = ['Ask', 'Audit', 'Augment', 'Backbone', 'Built', 'BundleError', 'Chart', 'Classifier', 'Cleaner', 'Copies', 'Credits', 'Decisions', 'Ensemble',
-           'ErrorRate', 'Features', 'Fetched', 'Found', 'Gallery', 'Hit', 'ImageError', 'ImageSet', 'Ladder', 'Limits', 'Measures', 'PairedTest',
-           'Predictions', 'Preprocess', 'Probe', 'Recipe', 'RecipeError', 'Views', 'audit', 'bootstrap', 'cheats', 'circles', 'contact_sheet',
-           'control_matrix', 'cross_validate', 'draw', 'draw_circles', 'draw_picture', 'embed', 'fetch', 'find', 'find_copies', 'finetune',
-           'fit_counter', 'fit_probe', 'image_learner', 'image_loaders', 'label_issues', 'ladder', 'leaks', 'learning_curve', 'lesson_images',
-           'mcnemar', 'measure', 'merge_duplicates', 'open_image', 'outliers', 'plant', 'planted', 'plot_cheats', 'plot_learning_curve', 'predict',
-           'quality_issues', 'quarantine', 'register', 'relabel', 'restore', 'score', 'shortcuts', 'sign_flip', 'source', 'truth', 'wilson',
-           'write_audit', 'write_report']
+__all__ = ['Ask', 'Audit', 'Augment', 'Backbone', 'Built', 'BundleError', 'Calibration', 'Chart', 'Classifier', 'Cleaner', 'Copies', 'Credits', 'Decisions',
+           'EmbeddingMap', 'Ensemble', 'ErrorRate', 'Features', 'Fetched', 'Found', 'Gallery', 'Heatmap', 'Hit', 'ImageError', 'ImageSet', 'Ladder',
+           'Limits', 'Measures', 'PairedTest', 'Predictions', 'Preprocess', 'Probe', 'Recipe', 'RecipeError', 'Versus', 'Views', 'audit', 'auroc',
+           'bootstrap', 'calibrate', 'cheats', 'circles', 'contact_sheet', 'control_matrix', 'cross_validate', 'deletion_curve', 'draw',
+           'draw_circles', 'draw_mask', 'draw_picture', 'embed', 'fetch', 'find', 'find_copies', 'finetune', 'fit_counter', 'fit_probe', 'heatmap',
+           'image_learner', 'image_loaders', 'label_issues', 'ladder', 'leaks', 'learning_curve', 'lesson_images', 'mcnemar', 'measure',
+           'merge_duplicates', 'occlusion', 'open_image', 'outliers', 'plant', 'planted', 'plot_cheats', 'plot_learning_curve', 'plot_scores',
+           'predict', 'quality_issues', 'quarantine', 'register', 'relabel', 'restore', 'score', 'shortcuts', 'sign_flip', 'source', 'truth',
+           'wilson', 'write_audit', 'write_report']

@@ -252,7 +252,8 @@ def portrait(rng, size, a:Animal, # the animal
     if on_floor:
         foot = y + low*scale
         scene = floor(rng, scene, colours, float(np.clip(foot - rng.uniform(6, 26), 30, 88)), x + middle*scale, foot-1, half*scale)
-    drawn = layers(rng, a, body, size, light, at, collar(rng, a, colours) if worn else '')
+    subject = layers(rng, a, body, size, light, at, collar(rng, a, colours) if worn else '')
+    drawn = list(subject)
     if other is not None:
         body, foot, *_ = BODIES[other.pose](rng, other)
         there = (100-x + float(rng.normal(0, 2)), y + (low-foot)*scale*.9, scale, angle)
@@ -261,4 +262,4 @@ def portrait(rng, size, a:Animal, # the animal
     if toys: drawn.append(shade(raster(''.join(place(toy(rng, colours), rng.uniform(8, 92), min(y + low*scale + rng.uniform(-4, 5), 94), rng.uniform(.6, 1)) for _ in range(toys)), size), light, .6, 3))
     truth |= dict(x=x, y=y, scale=scale, angle=angle, view=view, floor=on_floor, collar=worn, toys=toys) | asdict(a)
     scene = shadow(scene, drawn[1], light, rng.uniform(1, 5), 3, .3)
-    return put(rng, scene, drawn, light, truth)
+    return put(rng, scene, drawn, light, truth, subject)

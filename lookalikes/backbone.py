@@ -143,7 +143,7 @@ def model(self, head:bool=False # Keep the ImageNet classifier (bundled networks
 
 Backbone.model = model
 
-# %% ../nbs/parts/30_backbone.ipynb #884aaad7
+# %% ../nbs/parts/30_backbone.ipynb #5c39c791
 def cache_dir() -> Path:
     "Where features and graphs are kept: LOOKALIKES_CACHE, or the user's cache folder. Safe to delete."
     return Path(os.environ.get('LOOKALIKES_CACHE') or user_cache_dir('lookalikes', appauthor=False))
@@ -163,7 +163,7 @@ def pixels_model(body, prep:Preprocess):
 def export_onnx(model, # Takes uint8 pixels, batch x size x size x 3
                 size:int, # pixels
                 file:str|os.PathLike, # Where to
-                output:str='features' # Name of the result
+                *outputs # Names of its results
                ):
     "Write `model` as one ONNX file whose batch size is free, atomically."
     import logging, torch
@@ -171,20 +171,23 @@ def export_onnx(model, # Takes uint8 pixels, batch x size x size x 3
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # the exporter warns of its own deprecations
-        program = torch.onnx.export(model, (example,), dynamo=True, verbose=False, input_names=['pixels'], output_names=[output],
+        program = torch.onnx.export(model, (example,), dynamo=True, verbose=False, input_names=['pixels'], output_names=list(outputs),
                                     dynamic_shapes=({0: torch.export.Dim('batch')},))
     write_atomic(file, program.model_proto.SerializeToString())
 
-# %% ../nbs/parts/30_backbone.ipynb #b122d37e
+# %% ../nbs/parts/30_backbone.ipynb #da8b1669
 def _graph(self) -> Path:
     "The exported graph's file, made when missing or damaged."
-    file = cache_dir()/'graphs'/f'{self.name.replace("/", "_")}-{self.key}.onnx'
+    file = cache_dir()/'graphs'/f'{self.name.replace("/", "_")}-{self.key}-2.onnx'      # 2: with maps, where they are plain
     sha = file.with_suffix('.sha256')
     def whole():
         try: return hashlib.sha256(file.read_bytes()).hexdigest() == sha.read_text()
         except (OSError, ValueError): return False
     def make():
-        export_onnx(pixels_model(self.model(), self.prep), self.prep.size, file)
+        from lookalikes.trunk import WithMaps, is_plain
+        net = self.model()
+        if is_plain(net, self.prep.size): export_onnx(pixels_model(WithMaps(net), self.prep), self.prep.size, file, 'features', 'maps')
+        else: export_onnx(pixels_model(net, self.prep), self.prep.size, file, 'features')
         write_atomic(sha, hashlib.sha256(file.read_bytes()).hexdigest().encode())
     if whole(): return file
     try:
@@ -311,7 +314,7 @@ class Features:
         if missing: raise KeyError(f"{missing[0]}: no embedding; it was not embedded, or could not be opened")
         return self.X[[self._where[f] for f in files]]
 
-# %% ../nbs/parts/30_backbone.ipynb #851c7396
+# %% ../nbs/parts/30_backbone.ipynb #1eaf7b52
 def on_gpu(device:str='auto' # 'auto', 'cpu' or 'cuda'
           ) -> bool:
     "Whether to compute on a CUDA device. Looks for the driver first: importing PyTorch only to hear 'no' takes seconds."
@@ -330,7 +333,7 @@ def _runner(backbone, gpu):
     "A function from uint8 pixels (batch x size x size x 3) to float32 features, that threads may share."
     if not gpu:
         session = onnx_session(backbone.graph())
-        return lambda x: session.run(None, {'pixels':x})[0]
+        return lambda x: session.run(['features'], {'pixels':x})[0]
     import torch
     net = pixels_model(backbone.model(), backbone.prep).cuda().to(memory_format=torch.channels_last)
     lock = threading.Lock()

@@ -110,73 +110,7 @@ def audit_command(folder: Annotated[Path, typer.Argument(metavar='DIR', help="A 
     say.result(value, '\n'.join([_found(found, left)] + [f"{len(back):,} brought back"]*bool(back) + [f"{len(gone):,} set aside in {folder/'.quarantine'}; lookalikes audit {folder} --restore brings them back"]*bool(gone) + [f"report: {report}"]*bool(report)))
     if strict and left: raise typer.Exit(1)
 
-# %% ../nbs/parts/90_cli.ipynb #fe48b15f
-def _tuned(images, probe, out, folds, seed, backbone, epochs, augment, say):
-    "A network fine-tuned from `probe`, what it says, and what networks fine-tuned on other folds say; its state beside `out`, until it is done."
-    from lookalikes.predictions import predict
-    from lookalikes.train import finetune, image_learner, ladder
-    import shutil
-    bars = False if say.quiet else None
-    state = out.with_name(f'.{out.name}.training')
-    learn = image_learner(images, backbone, probe, seed=seed, augment=augment, folder=state/'whole', progress=bars)
-    say.remark(f"fine-tuning for {epochs} epochs; after Ctrl-C the same command goes on ...")
-    with learn.no_bar(), learn.no_logging(): finetune(learn, epochs)
-    parts = ladder(images, ('fine-tuned',), folds, (seed,), backbone, augment=augment, epochs=epochs, folder=state/'folds', progress=bars) if folds else None
-    return learn, predict(learn, images), parts and parts.rungs[0].preds[0], lambda: shutil.rmtree(state, ignore_errors=True)
-
-def _train(images, out, folds, seed, backbone, title, facts, say, source, fit='probe', epochs=5, augment=True):
-    "Fit, judge and write; what `train` and `demo` share. Returns the rates by name, and the classifier."
-    from matplotlib.figure import Figure
-    from lookalikes.backbone import embed
-    from lookalikes.classifier import check_free
-    from lookalikes.imageset import csv_text
-    from lookalikes.predictions import predict
-    from lookalikes.probe import cross_validate, fit_probe, learning_curve, plot_learning_curve
-    from lookalikes.report import Chart, write_report
-    import tempfile
-    check_free(out)  # before the work, not after it
-    given = set(images.df.split[images.df.status != 'quarantined']) - {''}
-    if given and 'train' not in given: raise ValueError(f"{_shown(images.path)}: pictures for {' and '.join(sorted(given))}, none for train. Mark the others as train, or none at all, for a random split")
-    features = embed(images, backbone, progress=False if say.quiet else None)
-    images = images.with_facts(features.facts).group_copies()
-    say.unusable(images.problems, images.path)
-    if not (images.ok.df.split == 'train').any(): images = images.split(valid=.2, test=.2, seed=seed)
-    model = probe = fit_probe(images, features=features, seed=seed)
-    preds,parts,done = predict(probe, images, features=features), None, lambda: None
-    if fit == 'finetune':
-        from lookalikes.train import with_valid
-        images,before = with_valid(images, seed), preds
-        model,preds,parts,done = _tuned(images, probe, out, folds, seed, probe.backbone, epochs, augment, say)
-        exam = preds.df.split.isin(['test'] if (preds.df.split == 'test').any() else ['valid']).to_numpy()
-        facts = {'fine-tuned, beside its probe':str(preds.where(exam).compare(before)).replace('only A wrong', 'only fine-tuned wrong').replace('only B wrong', 'only probe wrong').replace('A has', 'fine-tuned has').replace('B has', 'the probe has')} | facts
-    rates = {s:preds.where(split=s).errors if preds.where(split=s).judged.any() else None for s in ('valid','test')}
-    honest,rates['folds'] = preds.where(preds.df.split != 'train'), None
-    if folds:
-        honest = cross_validate(images, folds, features=features, seed=seed) if parts is None else parts
-        rates['folds'] = honest.errors
-    if not len(honest): honest = probe.oof
-    charts,exam = [], next((s for s in ('valid','test') if rates[s]), None)
-    if exam:
-        curve,fig = learning_curve(images, features, on=exam, strength=probe.strength), Figure(figsize=(6,3), layout='constrained')
-        plot_learning_curve(curve, fig.add_subplot())
-        charts.append(Chart('Would more pictures help?', fig, f'Error against training pictures a class: {curve.error.iloc[0]:.0%} with {curve.n.iloc[0]}, {curve.error.iloc[-1]:.0%} with {curve.n.iloc[-1]}.'))
-    if probe.losses:
-        fig = Figure(figsize=(6,2.6), layout='constrained')
-        ax = fig.add_subplot()
-        ax.semilogx(list(probe.losses), list(probe.losses.values()), 'o-', color='#0072B2')
-        ax.axvline(probe.strength, color='#D55E00', ls=':')
-        ax.set(xlabel="permitted size of the weights (scikit-learn's C)", ylabel='held-out loss')
-        charts.append(Chart('How large may the weights be?', fig, f'Held-out loss for each strength of regularisation; {probe.strength:g} was chosen.'))
-    named = {'validation':rates['valid'], 'test':rates['test'], f'{folds} folds':rates['folds']}
-    facts = {'backbone':str(probe.backbone), 'method':f'probe, strength {probe.strength:g}' + f', then fine-tuned for {epochs} epoch{"s"[:epochs > 1]}'*(fit == 'finetune'), 'split':source, 'seed':seed} | facts
-    with tempfile.TemporaryDirectory() as tmp:
-        report = write_report(Path(tmp)/'report.html', title, images, honest, {k:v for k,v in named.items() if v}, charts, facts).read_bytes()
-        table = preds.save(Path(tmp)/'predictions.parquet').read_bytes()
-    manifest = csv_text(images.df).encode('utf-8', 'surrogateescape')
-    clf = model.ship(out, preds, {'report.html':report, 'predictions.parquet':table, 'manifest.csv':manifest})
-    done()
-    return images, rates, clf
-
+# %% ../nbs/parts/90_cli.ipynb #04285fb6
 class Fit(str, Enum): probe,finetune = 'probe','finetune'
 
 @app.command()
@@ -188,21 +122,31 @@ def train(folder: Annotated[Path, typer.Argument(metavar='DIR', help="A folder p
           size: Annotated[int | None, typer.Option(help="Height and width of the pictures, pixels; the backbone's own when not given.", min=32, max=1024)] = None,
           mirror: Annotated[bool, typer.Option(help="May training mirror pictures? Not where left and right matter: guitars, letters.")] = True,
           folds: Annotated[int, typer.Option(help="Also cross-validate with so many folds; 0 for none.", min=0)] = 0,
+          error: Annotated[float | None, typer.Option(help="Say 'not sure' often enough that at most this share of the answers is wrong, such as 0.02.")] = None,
+          answered: Annotated[float | None, typer.Option(help="Say 'not sure' of all but about this share of the pictures, such as 0.9.")] = None,
           label_re: LabelRe = None, seed: Seed = 42, as_json: Json = False, quiet: Quiet = False):
     "Train a classifier on a folder of pictures, judge it, and write it with a report."
     from lookalikes.backbone import Backbone
+    from lookalikes.pipeline import doubt, fit_and_judge, write_model
     if fit is Fit.finetune: from lookalikes.loaders import Augment
     say,start = Output(as_json, quiet), time.perf_counter()
     images = _read(folder, label_re)
     source = 'as given by the folder' if (images.df.split == 'train').any() else 'at random by class, copies kept together: 60 % train, 20 % validation, 20 % test'
-    facts = {'pictures':folder.resolve().name, 'command':f'lookalikes train {folder.name} --fit {fit.value} --backbone {backbone}' + f' --size {size}'*(size is not None) + (f' --epochs {epochs}' + ' --no-mirror'*(not mirror))*(fit is Fit.finetune) + f' --folds {folds} --seed {seed}'}
-    images,rates,clf = _train(images, out, folds, seed, backbone if size is None else Backbone.named(backbone, size), f'{folder.resolve().name.replace("_", " ").capitalize()}: how good is it?', facts, say, source, fit.value, epochs, Augment(flip=mirror) if fit is Fit.finetune else None)
-    seconds = round(time.perf_counter()-start, 1)
-    value = dict(n=len(images.ok), classes=images.classes, **{k:_rate(v) for k,v in rates.items()}, unusable=len(images.problems), model=str(out), report=str(out/'report.html'), seconds=seconds)
-    text = [f"{len(images.ok):,} pictures, {len(images.classes)} classes, {seconds} s"] + [f"{k:>10}: {v.accuracy}" for k,v in rates.items() if v]
+    facts = {'pictures':folder.resolve().name, 'command':f'lookalikes train {folder.name} --fit {fit.value} --backbone {backbone}' + f' --size {size}'*(size is not None) + (f' --epochs {epochs}' + ' --no-mirror'*(not mirror))*(fit is Fit.finetune) + f' --folds {folds} --seed {seed}' + ''.join(f' --{k} {v}' for k,v in (('error',error), ('answered',answered)) if v is not None)}
+    if error is not None and answered is not None: raise ValueError("--error and --answered both set the threshold; give one of them")
+    for name,v in (('error',error), ('answered',answered)):
+        if v is not None and not 0 < v < 1: raise ValueError(f"--{name} {v}: a share, between 0 and 1")
+    augment = Augment(flip=mirror) if fit is Fit.finetune else None
+    run = fit_and_judge(images, out, folds, seed, backbone if size is None else Backbone.named(backbone, size), fit.value, epochs, augment, say.remark, say.unusable, False if quiet else None)
+    run = doubt(run, error, answered)
+    for note in run.notes: say.remark(note)
+    write_model(run, out, f'{folder.resolve().name.replace("_", " ").capitalize()}: how good is it?', dict(split=source, seed=seed) | facts)
+    seconds,images = round(time.perf_counter()-start, 1), run.images
+    value = dict(n=len(images.ok), classes=images.classes, **{k:_rate(v) for k,v in run.rates.items()}, calibration=run.calibration and run.calibration.to_dict(), unusable=len(images.problems), model=str(out), report=str(out/'report.html'), seconds=seconds)
+    text = [f"{len(images.ok):,} pictures, {len(images.classes)} classes, {seconds} s"] + [f"{k:>10}: {v.accuracy}" for k,v in run.rates.items() if v] + [f"{k:>10}: {run.facts[k]}" for k in ('answered',) if k in run.facts]
     say.result(value, '\n'.join(text + [f"     model: {out}", f"    report: {out/'report.html'}"]))
 
-# %% ../nbs/parts/90_cli.ipynb #9facd456
+# %% ../nbs/parts/90_cli.ipynb #5e78a69a
 @app.command()
 def draw(lesson: Annotated[str, typer.Argument(metavar='LESSON', help="Such as chihuahua_or_muffin or paintings.")],
          folder: Annotated[Path, typer.Argument(metavar='DIR', help="Folder to draw into.")],
@@ -232,6 +176,7 @@ def demo(lesson: Annotated[str, typer.Option(help="Which drawn twin.")] = 'chihu
     from lookalikes.defects import plant
     from lookalikes.draw import draw as draw_twin
     from lookalikes.imageset import MANIFEST, ImageSet
+    from lookalikes.pipeline import doubt, fit_and_judge, write_model
     say,start = Output(as_json, quiet), time.perf_counter()
     if (out/'pictures'/MANIFEST).exists():       # of an earlier run: as it was before that run cleaned it
         images = ImageSet.load(out/'pictures')
@@ -245,8 +190,9 @@ def demo(lesson: Annotated[str, typer.Option(help="Which drawn twin.")] = 'chihu
     images = found.set_aside()
     say.remark("fitting and judging a probe ...")
     facts = {'pictures':f'the drawn twin of {lesson}, 60 a class, some of them spoilt; see audit.html', 'command':f'lookalikes demo --lesson {lesson} --seed {seed}'}
-    images,rates,clf = _train(images.ok, out/'model', 5, seed, 'efficientnet_lite0', f'{lesson.replace("_", " ").capitalize()}?', facts, say,
-                              'at random by class: 60 % train, 20 % validation, 20 % test; copies kept together')
+    run = doubt(fit_and_judge(images.ok, out/'model', 5, seed, remark=say.remark, unusable=say.unusable, progress=False if quiet else None), answered=.95)
+    write_model(run, out/'model', f'{lesson.replace("_", " ").capitalize()}?', dict(split='at random by class: 60 % train, 20 % validation, 20 % test; copies kept together', seed=seed) | facts)
+    images,rates = run.images, run.rates
     (out/'report.html').write_bytes((out/'model/report.html').read_bytes())
     seconds = round(time.perf_counter()-start, 1)
     value = dict(lesson=lesson, n=len(images), classes=images.classes, test=_rate(rates['test']), folds=_rate(rates['folds']), seconds=seconds, report=str(out/'report.html'), audit=str(out/'audit.html'), issues=found.counts, bundle=str(out/'model'))
@@ -254,7 +200,7 @@ def demo(lesson: Annotated[str, typer.Option(help="Which drawn twin.")] = 'chihu
     say.result(value, '\n'.join([f"{len(images)} pictures, {len(images.classes)} classes, {seconds} s", f"     audit: {', '.join(f'{n} {k}' for k,n in found.counts.items())}; {out/'audit.html'}", f"      test: {rates['test'].accuracy}", f"   5 folds: {rates['folds'].accuracy}",
                                  f"    report: {out/'report.html'}", f"     model: {out/'model'}", f"next: lookalikes predict {out/'model'} {out/'pictures'/sample}"]))
 
-# %% ../nbs/parts/90_cli.ipynb #301f11e4
+# %% ../nbs/parts/90_cli.ipynb #56164978
 @app.command()
 def evaluate(model: Annotated[Path, typer.Argument(metavar='MODEL', help="Folder that train wrote.")],
              folder: Annotated[Path, typer.Argument(metavar='DIR', help="Labelled pictures.")],
@@ -276,8 +222,10 @@ def evaluate(model: Annotated[Path, typer.Argument(metavar='MODEL', help="Folder
     if not good: raise ValueError(f"{_shown(folder)}: none of {len(known)} pictures can be opened")
     preds = Predictions.of([g[0] for g in good], [g[1] for g in good], np.array([g[2] for g in good]), clf.classes, path=folder)
     pc = {c:dict(n=int(r.n), errors=int(r.errors), error_rate=round(float(r.error_rate), 6), interval=[round(float(r.low), 6), round(float(r.high), 6)]) for c,r in preds.per_class().iterrows()}
-    text = [preds.errors.accuracy] + [f"  {c}: {r['errors']} wrong of {r['n']}" for c,r in pc.items()]
-    say.result(preds.errors.to_dict() | dict(per_class=pc, unusable=len(bad), unknown_labels=strange), '\n'.join(text))
+    kept = preds.where([not a['abstained'] for a in answers if not a['error']])
+    sure = kept.errors if len(kept) else None
+    text = [preds.errors.accuracy] + [f"  answered {len(kept)} of {len(preds)}" + (f": {sure.accuracy}" if sure else '')]*(len(kept) < len(preds)) + [f"  {c}: {r['errors']} wrong of {r['n']}" for c,r in pc.items()]
+    say.result(preds.errors.to_dict() | dict(answered=_rate(sure), per_class=pc, unusable=len(bad), unknown_labels=strange), '\n'.join(text))
 
 @app.command('predict')
 def predict_command(model: Annotated[Path, typer.Argument(metavar='MODEL', help="Folder that train wrote.")],
@@ -288,7 +236,7 @@ def predict_command(model: Annotated[Path, typer.Argument(metavar='MODEL', help=
     say,rows = Output(as_json, quiet), []
     for r in Classifier.load(model).predict_files(files):
         rows.append(r)
-        if not as_json and not r['error']: print(f"{_shown(r['file'])}: {r['label']} ({r['confidence']:.1%}{', not sure' if r['abstained'] else ''})", flush=True)
+        if not as_json and not r['error']: print(f"{_shown(r['file'])}: {r['label']} ({r['confidence']:.1%}{', '+r['why'] if r['abstained'] else ''})", flush=True)
         if r['error']: print(f"{_shown(r['file'])}: {r['error']}", file=sys.stderr, flush=True)
     if as_json: say.result(rows, '')
     if any(r['error'] for r in rows): raise typer.Exit(1)

@@ -6,7 +6,7 @@ Docs: https://lookalikes.github.io/lookalikes/parts/draw.html.md"""
 
 # %% auto #0
 __all__ = ['VERSION', 'log', 'file_name', 'put_picture', 'draw_file', 'serve_tasks', 'in_process', 'in_processes', 'draw_rows',
-           'Journal', 'cache_folder', 'draw', 'truth', 'circles', 'built_folder', 'lesson_images', 'TWINS',
+           'Journal', 'cache_folder', 'draw', 'truth', 'circles', 'built_folder', 'lesson_images', 'TWINS', 'draw_mask',
            'draw_picture', 'draw_with_truth', 'picture_rng', 'twin', 'twin_of', 'twin_sheet']
 
 # %% ../nbs/parts/19_draw.ipynb #f12f3d30
@@ -21,10 +21,10 @@ from PIL import Image
 
 from . import circles as _circles, draw_chihuahua_or_muffin, draw_guitars, draw_paintings, draw_pets, draw_search_noise, draw_stand_ins  # noqa: F401 (each registers its lesson)
 from .circles import draw_circles
-from .twins import TWINS, draw_picture, draw_with_truth, picture_rng, twin, twin_of, twin_sheet
+from .twins import TWINS, draw_mask, draw_picture, draw_with_truth, picture_rng, twin, twin_of, twin_sheet
 
 # %% ../nbs/parts/19_draw.ipynb #e1c5d9e4
-_all_ = ['TWINS', 'draw_picture', 'draw_with_truth', 'picture_rng', 'twin', 'twin_of', 'twin_sheet']
+_all_ = ['TWINS', 'draw_mask', 'draw_picture', 'draw_with_truth', 'picture_rng', 'twin', 'twin_of', 'twin_sheet']
 
 # %% ../nbs/parts/19_draw.ipynb #4e02abf5
 def _plain(o): return o.item() if isinstance(o, np.generic) else str(o)

@@ -7,20 +7,23 @@ Docs: https://lookalikes.github.io/lookalikes/paintings.html.md"""
 # %% auto #0
 __all__ = ['STRENGTHS', 'Probe', 'fit_probe', 'cross_validate', 'learning_curve', 'plot_learning_curve']
 
-# %% ../nbs/02_paintings.ipynb #2845eddd
+# %% ../nbs/02_paintings.ipynb #02eff7da
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 
-from .backbone import DEFAULT, Backbone, Features, embed
-from .classifier import Classifier, attach_head, signed_root, write_bundle
+from .backbone import DEFAULT, Backbone, Features, embed, onnx_session
+from .calibration import Calibration, softmax
+from .classifier import ROOT_EPS, Classifier, attach_head, signed_root, write_bundle
+from .heatmaps import Heatmap, answering, as_heatmap, class_index, evidence, grad_cam, heatmap, opened
 from .imageset import ImageSet, n_cores
 from .predictions import Predictions, predict
 
-# %% ../nbs/02_paintings.ipynb #83238980
+# %% ../nbs/02_paintings.ipynb #b0d62bf5
 STRENGTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # scikit-learn's C: a larger one permits larger weights
 
 def _scaling(Z):
@@ -39,11 +42,7 @@ def _fit(Z, y, n_classes, C):
     b[lr.classes_] = c - (w/scale) @ mean
     return W, b
 
-def _softmax(z):
-    e = np.exp(z - z.max(1, keepdims=True))
-    return e/e.sum(1, keepdims=True)
-
-# %% ../nbs/02_paintings.ipynb #0f5b152e
+# %% ../nbs/02_paintings.ipynb #ed7fda85
 def _together(jobs):
     "Run the functions `jobs` side by side, each on one core."
     from threadpoolctl import threadpool_limits
@@ -53,7 +52,7 @@ def _held_out_jobs(Z, y, folds, n_classes):
     "For each strength and fold: fit on the other folds, give probabilities for this one."
     def job(C, f):
         W,b = _fit(Z[folds != f], y[folds != f], n_classes, C)
-        return _softmax(Z[folds == f] @ W.T + b)
+        return softmax(Z[folds == f] @ W.T + b)
     return [lambda C=C,f=f: job(C, f) for C in STRENGTHS for f in range(folds.max()+1)]
 
 def _choose(parts, y, folds, n_classes):
@@ -97,7 +96,7 @@ def _usable(images, features, backbone):
         raise ValueError(f"{images.path}: usable pictures of {len(images.classes)} class(es){' ('+images.classes[0]+')' if images.classes else ''}; telling apart needs at least two")
     return images, features
 
-# %% ../nbs/02_paintings.ipynb #8c18f74b
+# %% ../nbs/02_paintings.ipynb #0a000d47
 def fit_probe(images:ImageSet, # Its training split; all usable pictures when it has no split
               backbone:str|Backbone=DEFAULT, # Name or `Backbone`
               features:Features|None=None, # From `embed`, when at hand
@@ -123,9 +122,11 @@ def fit_probe(images:ImageSet, # Its training split; all usable pictures when it
 def _(model:Probe, images:ImageSet, features:Features|None=None) -> Predictions:
     features = features or embed(images, model.backbone)
     df = images.with_facts(features.facts).ok.df
-    return Predictions.of(df.file, df.label, _softmax(model.logits(features.rows(df.file))), model.classes, df.split, images.path)
+    X = features.rows(df.file)
+    z = model.logits(X)
+    return Predictions.of(df.file, df.label, softmax(z), model.classes, df.split, images.path, z, X)
 
-# %% ../nbs/02_paintings.ipynb #7ef7eed5
+# %% ../nbs/02_paintings.ipynb #69bd654e
 def cross_validate(images:ImageSet, # Usable pictures; their split is ignored
                    k:int=5, # Parts
                    backbone:str|Backbone=DEFAULT, # Name or `Backbone`
@@ -147,9 +148,9 @@ def cross_validate(images:ImageSet, # Usable pictures; their split is ignored
         parts = [next(done) for _ in range(len(STRENGTHS)*(inner[f].max()+1))]
         strengths.append(_choose(parts, y[rest[f]], inner[f], len(classes))[0])
     fits = _together([lambda f=f: _fit(Z[rest[f]], y[rest[f]], len(classes), strengths[f]) for f in range(k)])
-    probs = np.zeros((len(y),len(classes)), np.float32)
-    for f,(W,b) in enumerate(fits): probs[folds == f] = _softmax(Z[folds == f] @ W.T + b)
-    return Predictions.of(df.file, df.label, probs, classes, [f'fold {f+1}' for f in folds], images.path)
+    z = np.zeros((len(y),len(classes)), np.float32)
+    for f,(W,b) in enumerate(fits): z[folds == f] = Z[folds == f] @ W.T + b
+    return Predictions.of(df.file, df.label, softmax(z), classes, [f'fold {f+1}' for f in folds], images.path, z, features.rows(df.file))
 
 # %% ../nbs/02_paintings.ipynb #3a1543c1
 def learning_curve(images:ImageSet, # With a split
@@ -187,15 +188,39 @@ def plot_learning_curve(curve:pd.DataFrame, # From `learning_curve`
     ax.minorticks_off()
     return ax
 
-# %% ../nbs/02_paintings.ipynb #4829d7cf
+# %% ../nbs/02_paintings.ipynb #193faccc
 @patch
 def ship(self:Probe, path:str|os.PathLike, # Folder to make
          preds:Predictions|None=None, # Their errors and rows are kept with the model
-         extras:dict|None=None # More files: name -> bytes
+         extras:dict|None=None, # More files: name -> bytes
+         calibration:Calibration|None=None # How its answers are to be read: see lesson 7
         ) -> Classifier:
     "Write the probe as a bundle and load it back."
     graph = attach_head(self.backbone.graph(), self.weight, self.bias)
     info = dict(kind='probe', strength=self.strength, backbone=dict(name=self.backbone.name, source=self.backbone.source, weights=self.backbone.weights))
     if preds is not None: info['metrics'] = {s:preds.where(split=s).errors.to_dict() for s in ('valid','test') if preds.where(split=s).judged.any()}
-    write_bundle(path, graph, dict(weight=self.weight, bias=self.bias), self.classes, self.backbone.prep, info, extras)
+    write_bundle(path, graph, dict(weight=self.weight, bias=self.bias), self.classes, self.backbone.prep, info, extras, calibration)
     return Classifier.load(path)
+
+# %% ../nbs/02_paintings.ipynb #adb8879a
+@lru_cache(maxsize=4)
+def _session(backbone): return onnx_session(backbone.graph())
+
+@answering.register
+def _(model:Probe): return model.backbone.prep, model.classes, lambda pixels: softmax(model.logits(_session(model.backbone).run(['features'], {'pixels':pixels})[0]))
+
+@heatmap.register
+def _(model:Probe, picture, label=None) -> Heatmap:
+    prep,classes,_ = answering(model)
+    pixels,session = opened(picture, prep), _session(model.backbone)
+    if not any(o.name == 'maps' for o in session.get_outputs()):       # its features are more than means of maps
+        import torch
+        weight,bias = torch.from_numpy(model.weight), torch.from_numpy(model.bias)
+        head = lambda x: (x.sign()*((x.abs()+ROOT_EPS).sqrt()-ROOT_EPS**.5)) @ weight.T + bias
+        z = model.logits(session.run(['features'], {'pixels':pixels[None]})[0])[0]
+        c = class_index(classes, label, z)
+        return as_heatmap(pixels, grad_cam(model.backbone.model(), head, pixels, prep, c)[0], c, softmax(z), classes)
+    features,maps = session.run(['features','maps'], {'pixels':pixels[None]})
+    z = model.logits(features)[0]
+    c = class_index(classes, label, z)
+    return as_heatmap(pixels, evidence(maps[0], model.weight[c]), c, softmax(z), classes)

@@ -7,7 +7,7 @@ Docs: https://lookalikes.github.io/lookalikes/parts/report.html.md"""
 # %% auto #0
 __all__ = ['PAGE_HEAD', 'Chart', 'confusion_chart', 'write_report']
 
-# %% ../nbs/parts/40_report.ipynb #5e8ddeb2
+# %% ../nbs/parts/40_report.ipynb #f08e4bc5
 import base64, io, os, warnings
 from dataclasses import dataclass
 from html import escape
@@ -15,17 +15,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from .heatmaps import heatmap
 from .imageset import ImageSet, write_atomic
 from .picture import ImageError, data_uri, open_image, show_name, thumbnail
 from .predictions import Predictions
 
-# %% ../nbs/parts/40_report.ipynb #02adb03b
+# %% ../nbs/parts/40_report.ipynb #3b9c8960
 @dataclass
 class Chart:
     "A figure for the report."
     title:str
     figure:object # matplotlib `Figure`
     alt:str # What it shows, in words, for those who cannot see it
+    note:str='' # What to make of it
 
     def _repr_html_(self):
         out = io.BytesIO()
@@ -47,7 +49,7 @@ def confusion_chart(preds:Predictions) -> Chart:
     said = '; '.join(f'{a} called {b}: {n}' for a,b,n in top) or 'no confusions'
     return Chart('What is taken for what', fig, f'Confusion matrix of {k} classes. {said}.')
 
-# %% ../nbs/parts/40_report.ipynb #57b7533a
+# %% ../nbs/parts/40_report.ipynb #aa2bb5e3
 PAGE_HEAD = '''<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
@@ -60,6 +62,7 @@ h1 { line-height: 1.2 } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--
 .wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums } td, th { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid var(--line) }
 td:first-child, th:first-child, .facts td { text-align: left } .chart { background: white; max-width: 100%; border-radius: .5rem }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .75rem } figure { margin: 0 } figure img { width: 100%; border-radius: .4rem }
+.explained { grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)) } .explained .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .2rem }
 figcaption { font-size: .8rem; overflow-wrap: anywhere } code { overflow-wrap: anywhere }
 </style></head><body>
 '''
@@ -68,11 +71,14 @@ _BODY = '''<h1>{{ title }}</h1><p>{{ lead }}</p>
 <div class="tiles">{% for t in tiles %}<div class="tile">{{ t.name }}<b>{{ t.value }}</b>{{ t.note }}</div>{% endfor %}</div>
 <h2>The pictures</h2><div class="wide">{{ data }}</div>
 {% if problems %}<p>{{ problems|length }} file(s) could not be used{% if problems|length > 50 %}; the first fifty{% endif %}:</p><ul>{% for f, r in problems[:50] %}<li><code>{{ f }}</code>: {{ r }}</li>{% endfor %}</ul>{% endif %}
-{% for c in charts %}<h2>{{ c.title }}</h2>{{ c.html }}{% endfor %}
+{% for c in charts %}<h2>{{ c.title }}</h2>{% if c.note %}<p>{{ c.note }}</p>{% endif %}{{ c.html }}{% endfor %}
 <h2>Class by class</h2><p>On {{ judged }}. An interval is where the true error rate lies with 95 % confidence.</p><div class="wide">{{ classes }}</div>
-{% if worst %}<h2>The worst mistakes</h2><p>Highest loss first: the model was sure, and wrong. Look whether the label is right.</p><div class="pictures">
-{% for w in worst %}<figure><img alt="{{ w.alt }}" src="{{ w.src }}"><figcaption>called <b>{{ w.pred }}</b> ({{ w.confidence }}), label <b>{{ w.label }}</b><br>{{ w.file }}</figcaption></figure>{% endfor %}</div>
+{% macro cards(rows) %}<div class="pictures{{ ' explained' if explained }}">
+{% for w in rows %}<figure><div class="pair"><img alt="{{ w.alt }}" src="{{ w.src }}">{% if w.heat %}<img alt="What spoke for {{ w.pred }}" src="{{ w.heat }}">{% endif %}</div><figcaption>called <b>{{ w.pred }}</b> ({{ w.confidence }}), label <b>{{ w.label }}</b><br>{{ w.file }}</figcaption></figure>{% endfor %}</div>{% endmacro %}
+{% set seeing = 'Beside each picture, in yellow, what spoke for the guess.' if explained else '' %}
+{% if worst %}<h2>The worst mistakes</h2><p>Highest loss first: the model was sure, and wrong. Look whether the label is right. {{ seeing }}</p>{{ cards(worst) }}
 {% else %}<h2>The worst mistakes</h2><p>None: every judged picture was called by its label.</p>{% endif %}
+{% if unsure %}<h2>The closest calls</h2><p>The pictures that the model was least sure about, and got right. More of their kind would teach it most. {{ seeing }}</p>{{ cards(unsure) }}{% endif %}
 <h2>How this came about</h2><div class="wide"><table class="facts">{% for k, v in facts.items() %}<tr><td>{{ k }}</td><td>{{ v }}</td></tr>{% endfor %}</table></div>
 </body></html>
 '''
@@ -80,15 +86,21 @@ _BODY = '''<h1>{{ title }}</h1><p>{{ lead }}</p>
 def _tiles(named):
     return [dict(name=n, value=f'{1-e.rate:.1%} right', note=f'{e.errors} wrong of {e.n}; 95 % interval {1-e.interval[1]:.1%} to {1-e.interval[0]:.1%}') for n,e in named.items()]
 
-def _worst(preds, k):
+def _cards(preds, table, model):
+    "What the page shows of the pictures of a table, with what spoke for the guess where there is a model to ask."
     rows = []
-    for r in preds.where(preds.judged & (preds.df.pred != preds.df.label).to_numpy()).top_losses(k).itertuples():
-        try: src = data_uri(thumbnail(open_image(preds.path/r.file, min_side=192), 192), 80)
+    for r in table.itertuples():
+        try:
+            src = data_uri(thumbnail(open_image(preds.path/r.file, min_side=192), 192), 80)
+            heat = model and data_uri(heatmap(model, preds.path/r.file, r.pred).overlay().resize((192,192)), 80)
         except ImageError: continue  # moved since it was predicted
-        rows.append(dict(src=src, file=show_name(r.file), pred=r.pred, label=r.label, confidence=f'{r.confidence:.0%}', alt=f'{r.label}, called {r.pred}'))
+        rows.append(dict(src=src, heat=heat, file=show_name(r.file), pred=r.pred, label=r.label, confidence=f'{r.confidence:.0%}', alt=f'{r.label}, called {r.pred}'))
     return rows
 
-# %% ../nbs/parts/40_report.ipynb #7c76c3e5
+def _worst(preds, k): return preds.where(preds.judged & (preds.df.pred != preds.df.label).to_numpy()).top_losses(k)
+def _unsure(preds, k): return preds.df[preds.judged & (preds.df.pred == preds.df.label).to_numpy()].nsmallest(k, 'confidence')
+
+# %% ../nbs/parts/40_report.ipynb #89a0291f
 def write_report(file:str|os.PathLike, # `report.html`
                  title:str, # Heading
                  images:ImageSet, # What was trained and judged on
@@ -96,7 +108,9 @@ def write_report(file:str|os.PathLike, # `report.html`
                  rates:dict, # Name -> `ErrorRate`, for the tiles on top
                  charts=(), # More `Chart`s, shown before the confusion matrix
                  facts:dict|None=None, # Name -> value: how this came about
-                 worst:int=24 # Mistakes to show, at most
+                 worst:int=24, # Mistakes to show, at most
+                 unsure:int=12, # Close calls to show, at most
+                 model=None # To be asked what in these pictures spoke for the guess: see `heatmap`
                 ) -> Path:
     "Write one page that needs nothing else."
     from jinja2 import Environment
@@ -109,7 +123,7 @@ def write_report(file:str|os.PathLike, # `report.html`
     page = Environment(autoescape=True).from_string(PAGE_HEAD+_BODY).render(
         title=title, lead=f'{len(images.ok):,} pictures in {len(images.classes)} classes: {", ".join(images.classes[:20])}{", …" if len(images.classes) > 20 else ""}.',
         tiles=_tiles(rates), data=Markup(images.summary().rename_axis(index=None, columns='label').to_html(border=0)), problems=[(show_name(f), r) for f,r in zip(images.problems.file, images.problems.reason)],
-        charts=[dict(title=c.title, html=Markup(c._repr_html_())) for c in charts], judged=f'{len(preds):,} pictures that the model had not learnt from',
-        classes=Markup(table.to_html(border=0)), worst=_worst(preds, worst), facts=facts or {})
+        charts=[dict(title=c.title, note=c.note, html=Markup(c._repr_html_())) for c in charts], judged=f'{len(preds):,} pictures that the model had not learnt from',
+        classes=Markup(table.to_html(border=0)), worst=_cards(preds, _worst(preds, worst), model), unsure=_cards(preds, _unsure(preds, unsure), model), explained=model is not None, facts=facts or {})
     write_atomic(file, page.encode('utf-8', 'backslashreplace'))
     return Path(file)

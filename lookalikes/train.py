@@ -6,15 +6,16 @@ Docs: https://lookalikes.github.io/lookalikes/guitars.html.md"""
 
 # %% auto #0
 __all__ = ['log', 'STEPS', 'SignedRoot', 'Body', 'network', 'three_groups', 'with_valid', 'image_learner', 'finetune', 'Views',
-           'Ensemble', 'Climb', 'Rung', 'Ladder', 'ladder']
+           'Ensemble', 'Climb', 'Rung', 'Ladder', 'ladder', 'Answers']
 
-# %% ../nbs/06_guitars.ipynb #f037baa5
+# %% ../nbs/06_guitars.ipynb #a5f47ffe
 import copy, hashlib, logging, os, tempfile, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
+from PIL import Image
 from torch import nn
 
 from .loaders import image_loaders
@@ -27,18 +28,21 @@ from fastai.optimizer import Adam
 
 from .backbone import DEFAULT, Backbone, _scratch, embed, export_onnx, on_gpu, pixels_model
 from .callbacks import Bfloat16, KeepBest, Resume, Seeded
+from .calibration import Calibration, softmax
 from .classifier import ROOT_EPS, Classifier, write_bundle
 from .depthwise import has_matrix_unit, quicken
+from .heatmaps import Heatmap, answering, as_heatmap, class_index, grad_cam, heatmap, opened
 from .imageset import ImageSet
 from .picture import ImageError, open_image
 from .pixels import decode, pixels_fit
 from .predictions import Predictions, predict
-from .probe import Probe, _softmax, fit_probe
+from .probe import Probe, fit_probe
 from .stats import ErrorRate, sign_flip
+from .trunk import WithMaps, is_plain
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/06_guitars.ipynb #863fd81f
+# %% ../nbs/06_guitars.ipynb #8eaf1388
 class SignedRoot(nn.Module):
     "`signed_root` of a probe, as a layer."
     def forward(self, x): return x.sign()*((x.abs()+ROOT_EPS).sqrt() - ROOT_EPS**.5)
@@ -82,10 +86,14 @@ def _batches(images, prep, bs=64):
 
 @torch.no_grad()
 def _answers(model, images, prep, device):
-    "Names, and the logits of their pictures, computed in float32: pictures x classes."
-    model = pixels_model(copy.deepcopy(model), prep).to(device)
-    got = [(files, model(torch.from_numpy(x).to(device)).float().cpu().numpy()) for files,x in _batches(images, prep)]
-    return [f for files,_ in got for f in files], np.concatenate([z for _,z in got]) if got else np.zeros((0, 0), np.float32)
+    "Names, and of their pictures logits (pictures x classes) and features (pictures x features), computed in float32."
+    body,head = copy.deepcopy(model)
+    body,head,got = pixels_model(body, prep).to(device), head.to(device).eval(), []
+    for files,x in _batches(images, prep):
+        features = body(torch.from_numpy(x).to(device)).float()
+        got.append((files, head(features).float().cpu().numpy(), features.cpu().numpy()))
+    files,z,X = zip(*got) if got else ([], [np.zeros((0, head[-1].out_features), np.float32)], [np.zeros((0, head[-1].in_features), np.float32)])
+    return [f for o in files for f in o], np.concatenate(z), np.concatenate(X)
 
 # %% ../nbs/06_guitars.ipynb #7d5a3042
 def _units(m):
@@ -104,7 +112,7 @@ def three_groups(model:nn.Sequential # From `network`
     late = {id(p) for u in units[first:] for p in u.parameters()}
     return [[p for p in body.parameters() if id(p) not in late], [p for p in body.parameters() if id(p) in late], list(head.parameters())]
 
-# %% ../nbs/06_guitars.ipynb #6a08fbd6
+# %% ../nbs/06_guitars.ipynb #b2e615a9
 def with_valid(images:ImageSet, # With training pictures
                seed:int=42 # For the choice
               ) -> ImageSet: # The same, divided further where it was not
@@ -158,9 +166,9 @@ def image_learner(images:ImageSet, # With a split: train and valid are used
 
 @predict.register
 def _(model:Learner, images:ImageSet) -> Predictions:
-    files,z = _answers(model.model, images.ok, model.backbone.prep, model.dls.device)
-    df,classes = images.ok.df.set_index('file').loc[files], list(model.dls.vocab)
-    return Predictions.of(files, df.label, _softmax(z) if files else np.zeros((0, len(classes))), classes, df.split.to_numpy(), images.path)
+    files,z,X = _answers(model.model, images.ok, model.backbone.prep, model.dls.device)
+    df = images.ok.df.set_index('file').loc[files]
+    return Predictions.of(files, df.label, softmax(z) if files else z, list(model.dls.vocab), df.split.to_numpy(), images.path, z, X)
 
 # %% ../nbs/06_guitars.ipynb #b811158d
 def finetune(learn:Learner, # From `image_learner`
@@ -381,22 +389,66 @@ def plot(self:Ladder, pictures:int=1000, # To answer, whose time is part of the 
     ax.legend(loc='center left', bbox_to_anchor=(1.01, .5), frameon=False, handlelength=0, markerscale=0)
     return ax
 
-# %% ../nbs/06_guitars.ipynb #aceab045
+# %% ../nbs/06_guitars.ipynb #8fb694ec
+class Answers(nn.Module):
+    "What the graph of a bundle gives: logits, features, and evidence (batch x classes x rows x columns) where features are means of maps."
+    def __init__(self, model:nn.Sequential, # From `network`
+                 size:int): # Height and width of the pictures, pixels
+        super().__init__()
+        body,self.head = model
+        self.maps = len(self.head) == 2 and isinstance(self.head[0], SignedRoot) and is_plain(body.net, size)
+        self.body,self.names = WithMaps(body.net) if self.maps else body, ['logits','features'] + ['evidence']*self.maps
+    def forward(self, x):
+        if not self.maps: return self.head(features := self.body(x)), features
+        features,maps = self.body(x)
+        slopes = self.head[1].weight[None]*(.5/(features.abs()+ROOT_EPS).sqrt())[:,None]
+        return self.head(features), features, (slopes @ maps.flatten(2)).unflatten(2, maps.shape[2:])/(maps.shape[2]*maps.shape[3])
+
 @patch
 def ship(self:Learner, path:str|os.PathLike, # Folder to make
          preds:Predictions|None=None, # Their errors are kept with the model
-         extras:dict|None=None # More files: name -> bytes
+         extras:dict|None=None, # More files: name -> bytes
+         calibration:Calibration|None=None # How its answers are to be read: see lesson 7
         ) -> Classifier:
     "Write the network as a bundle and load it back."
     from safetensors.torch import save
     model,b = copy.deepcopy(self.model).cpu().to(memory_format=torch.contiguous_format).eval(), self.backbone
     with tempfile.TemporaryDirectory() as tmp:
-        export_onnx(pixels_model(model, b.prep), b.prep.size, Path(tmp)/'model.onnx', 'logits')
+        answers = Answers(model, b.prep.size)
+        export_onnx(pixels_model(answers, b.prep), b.prep.size, Path(tmp)/'model.onnx', *answers.names)
         graph = (Path(tmp)/'model.onnx').read_bytes()
     info = dict(kind='finetuned', backbone=dict(name=b.name, source=b.source, weights=b.weights))
     if preds is not None: info['metrics'] = {s:preds.where(split=s).errors.to_dict() for s in ('valid','test') if preds.where(split=s).judged.any()}
     last = model[1][-1]
     tensors = dict(weight=last.weight.detach().numpy(), bias=last.bias.detach().numpy())
     weights = save({k:v.contiguous() for k,v in model.state_dict().items()})
-    write_bundle(path, graph, tensors, list(self.dls.vocab), b.prep, info, {'weights.safetensors':weights} | (extras or {}))
+    write_bundle(path, graph, tensors, list(self.dls.vocab), b.prep, info, {'weights.safetensors':weights} | (extras or {}), calibration)
     return Classifier.load(path)
+
+# %% ../nbs/06_guitars.ipynb #cc33275c
+@answering.register
+def _(model:Learner):
+    def ask(pixels):
+        with torch.no_grad(): return softmax(pixels_model(copy.deepcopy(model.model), model.backbone.prep).to(model.dls.device)(torch.tensor(pixels, device=model.dls.device)).float().cpu().numpy())
+    return model.backbone.prep, list(model.dls.vocab), ask
+
+@heatmap.register
+def _(model:Learner, picture, label=None) -> Heatmap:
+    (prep,classes,ask),(body,head) = answering(model), copy.deepcopy(model.model).eval()
+    pixels = opened(picture, prep)
+    probs = ask(pixels[None])[0]
+    c = class_index(classes, label, probs)
+    return as_heatmap(pixels, grad_cam(body.net, head, pixels, prep, c)[0], c, probs, classes)
+
+@heatmap.register
+def _(model:Views, picture, label=None) -> Heatmap: return heatmap(model.model, picture, label)
+
+@heatmap.register
+def _(model:Ensemble, picture, label=None) -> Heatmap:
+    inner = _inner(model)
+    prep,classes,_ = answering(inner[0])
+    probs = np.mean([ask(opened(picture, p)[None])[0] for p,_,ask in map(answering, inner)], 0)
+    c = class_index(classes, label, probs)
+    maps = [heatmap(m, picture, classes[c]).large() for m in inner]
+    mean = np.mean([np.asarray(Image.fromarray(o).resize((prep.size,)*2)) for o in maps], 0)
+    return as_heatmap(opened(picture, prep), mean, c, probs, classes)

@@ -288,7 +288,7 @@ def test_a_damaged_graph_is_made_again(random_net, drawn, damage):
     made = []
     with pytest.MonkeyPatch.context() as m:
         # exporting takes seconds: here the export writes what it wrote the first time
-        m.setattr(bb, 'export_onnx', lambda model, size, file: made.append(size) or Path(file).write_bytes(whole))
+        m.setattr(bb, 'export_onnx', lambda model, size, file, *outputs: made.append(size) or Path(file).write_bytes(whole))
         same(f, embed(read(drawn), f.backbone, cache=False))
     assert made == [32] and graph.read_bytes() == whole
 
@@ -361,7 +361,7 @@ np.savez(sys.argv[2], X=f.X, files=list(f.files))'''
 def test_two_at_once_export_a_graph_once(tmp_path, monkeypatch):
     monkeypatch.setenv('LOOKALIKES_CACHE', str(tmp_path))
     made = []
-    monkeypatch.setattr(bb, 'export_onnx', lambda model, size, file: (made.append(file), time.sleep(.5), Path(file).write_bytes(b'graph')))
+    monkeypatch.setattr(bb, 'export_onnx', lambda model, size, file, *outputs: (made.append(file), time.sleep(.5), Path(file).write_bytes(b'graph')))
     monkeypatch.setattr(Backbone, 'model', lambda self: __import__('torch').nn.Identity())
     b = Backbone.named()
     with ThreadPoolExecutor(4) as ex: assert len(set(ex.map(lambda _: b.graph(), range(4)))) == 1

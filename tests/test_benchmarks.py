@@ -149,7 +149,7 @@ def test_epoch(drawn, tmp_path):
 
 
 def test_finetune(drawn, tmp_path):
-    run(FOLDER/'finetune.py', '--photos', drawn, '--out', tmp_path, '--sets', 'pet_breeds', '--seeds', 0, '--epochs', 1, '--peer-size', 64)
+    run(FOLDER/'finetune.py', '--photos', drawn, '--out', tmp_path, '--sets', 'pet_breeds', '--seeds', 0, '--epochs', 1, '--peer-size', 64, '--table', tmp_path/'summary')
     df, last = results(tmp_path, 'finetune', drawn)
     row = df.iloc[0]
     assert (row.n, row.train) == (4, 12) and 0 <= row.errors <= 4 and 0 <= row.fastai_errors <= 4 and row.times_faster == pytest.approx(row.fastai_seconds/row.seconds, rel=.1)

@@ -81,7 +81,7 @@ def main():
         print(rows[-1], file=sys.stderr, flush=True)
     given = ''.join(f' --{k} {v}' for k, v in (('n', args.n), ('explain', args.explain), ('seed', args.seed)) if v != ap.get_default(k))
     args.out.mkdir(parents=True, exist_ok=True)
-    write_atomic(args.out/'heatmaps.csv', csv_text(pd.DataFrame(rows).round(4).assign(command=f'python benchmarks/heatmaps.py{given}')).encode())
+    write_atomic(args.out/'heatmaps.csv', csv_text(pd.DataFrame(rows).astype({c: float for c in ('mass', 'area', 'deletion', 'random_deletion')}).round(4).assign(command=f'python benchmarks/heatmaps.py{given}')).encode())
 
 
 if __name__ == '__main__': main()

@@ -12,6 +12,7 @@ import argparse
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np, pandas as pd
@@ -27,8 +28,8 @@ from lookalikes.stats import ErrorRate, sign_flip
 from lookalikes.train import finetune, image_learner
 
 root = Path(__file__).resolve().parents[1]
-# What augmentation may do: cut away nothing from circles, for then there are fewer
-TASKS = dict(cats_or_dogs=('similar', Augment()), circles=('dissimilar', Augment(scale=(1, 1))))
+# What augmentation may do: mirror circles and nothing else, for a piece of the picture holds fewer, and a stretched one others
+TASKS = dict(cats_or_dogs=('similar', Augment()), circles=('dissimilar', Augment(scale=(1, 1), ratio=(1, 1), turn=0, light=0)))
 
 
 def drawn(task, n, size):
@@ -75,6 +76,7 @@ def main():
     args = ap.parse_args()
     command = 'python benchmarks/when_to_finetune.py' + ''.join(f' --{k} {shlex.join(map(str, v if isinstance(v, list) else [v]))}' for k in ('few', 'many', 'exam', 'size', 'epochs', 'lr', 'seeds') if (v := getattr(args, k)) != ap.get_default(k))
     backbone, rows = Backbone.named(size=args.size), []
+    backbone = replace(backbone, prep=replace(backbone.prep, crop_pct=1.))     # the whole picture, with all its circles
     for task, (similarity, augment) in TASKS.items():
         images = drawn(task, 2*args.many + args.exam, args.size)
         for n in (args.few, args.many):

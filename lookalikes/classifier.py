@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .calibration import Calibration, softmax
+from .calibration import Calibration
 from .picture import ImageError, Preprocess, open_image, show_name
 
 # %% ../nbs/parts/32_classifier.ipynb #bf1fe4d4

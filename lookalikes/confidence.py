@@ -7,8 +7,9 @@ Docs: https://lookalikes.github.io/lookalikes/cats_or_dogs.html.md"""
 # %% auto #0
 __all__ = ['ECE', 'calibrate', 'LabelSets', 'AUROC', 'auroc', 'plot_scores']
 
-# %% ../nbs/07_cats_or_dogs.ipynb #8811910a
+# %% ../nbs/07_cats_or_dogs.ipynb #d8f98084
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np, pandas as pd
 from fastcore.basics import patch
@@ -17,7 +18,7 @@ from .calibration import Calibration, unit
 from .predictions import Predictions
 from .stats import ErrorRate, wilson
 
-# %% ../nbs/07_cats_or_dogs.ipynb #1d7aee3f
+# %% ../nbs/07_cats_or_dogs.ipynb #e2418da1
 def _said(preds):
     "Of the judged pictures, sorted by confidence: confidence (float64), and whether the guess was right."
     df = preds.df[preds.judged]
@@ -39,7 +40,11 @@ def reliability(self:Predictions, bins:int=10 # Of as many pictures each as can 
     return pd.DataFrame(rows)
 
 @patch
-def plot_reliability(self:Predictions, bins:int=10, ax=None, label:str|None=None, color='#0072B2'):
+def plot_reliability(self:Predictions, bins:int=10, # As for `reliability`
+                     ax=None,
+                     label:str|None=None, # For the legend
+                     color='#0072B2'
+                    ):
     "Accuracy with its interval against confidence; on the dashed line the model is as often right as it says. Returns the matplotlib axes."
     import matplotlib.pyplot as plt
     if ax is None: ax = plt.subplots(figsize=(3.6,3.4), layout='constrained')[1]
@@ -80,7 +85,7 @@ def ece(self:Predictions, bins:int=10, # Of as many pictures each as can be
     corrected,low,high = (float(max(0, 2*value-o)) for o in (drawn.mean(), *np.quantile(drawn, [.975, .025])))
     return ECE(float(value), float(chance), corrected, (low, high), len(p), len(edge)-1)
 
-# %% ../nbs/07_cats_or_dogs.ipynb #4cb6c1a7
+# %% ../nbs/07_cats_or_dogs.ipynb #cd193959
 def _logits(preds): return np.log(np.maximum(preds.probs.astype(float), 1e-38))
 
 def _loss(z, y, T):
@@ -98,7 +103,8 @@ def _temperature(z, y):
     return float(np.exp(t)) if cost(t) < cost(0) else 1.
 
 @patch
-def calibrated(self:Predictions, calibration:Calibration) -> Predictions: # The same rows
+def calibrated(self:Predictions, calibration:Calibration # From `calibrate`
+              ) -> Predictions: # The same rows
     "What the model would have said at the temperature of `calibration`; `energy` and `features` stay as they are."
     z = _logits(self)/calibration.temperature
     df = self.df
@@ -106,7 +112,8 @@ def calibrated(self:Predictions, calibration:Calibration) -> Predictions: # The 
     out.df['energy'] = df.energy if 'energy' in df else np.nan
     return out
 
-# %% ../nbs/07_cats_or_dogs.ipynb #da9dbb35
+# %% ../nbs/07_cats_or_dogs.ipynb #e15b1aa0
+@lru_cache(maxsize=8)
 def _steps(n, error, risk):
     "At which sizes to ask, from a quarter of `n` pictures to all, and how many mistakes of so many would still be proof; -1 where none would."
     from scipy.stats import binom
@@ -120,10 +127,10 @@ def _threshold(confidence, wrong, error, risk):
     "The lowest confidence above which at most `error` of the answers are wrong, with probability 1-`risk`; None where no such can be shown."
     from scipy.stats import binom
     found,order = None, np.sort(confidence)[::-1]
-    for m,_ in _steps(len(wrong), error, risk):              # from the surest downwards, stopping at the first that fails: no luck by trying often
+    for m,allowed in _steps(len(wrong), error, risk):              # from the surest downwards, stopping at the first that fails: no luck by trying often
         t = order[m-1] if m < len(wrong) else 0.
-        kept = confidence >= t
-        if binom.cdf(wrong[kept].sum(), kept.sum(), error) > risk: break
+        kept = confidence >= t                               # a few more than `m` where confidences are equal
+        if (wrong[kept].sum() > allowed) if kept.sum() == m else binom.cdf(wrong[kept].sum(), kept.sum(), error) > risk: break
         found = float(t)
     return found
 
@@ -163,17 +170,18 @@ def _judged(preds, held_out):
 def _share(value, name):
     if value is not None and not 0 < value < 1: raise ValueError(f"{name} {value}: a share, between 0 and 1")
 
-# %% ../nbs/07_cats_or_dogs.ipynb #704e1523
+# %% ../nbs/07_cats_or_dogs.ipynb #b3a4c912
 def _set_threshold(c, said, error, answered, risk):
     p = said.df.confidence.to_numpy(float)
     if error is None: t = float(np.sort(p)[int(np.floor(len(p)*(1-answered) + 1e-9))])
     else: t = _threshold(p, said.wrong, error, risk)
     if t is None:
         m,allowed = _steps(len(p), error, risk)[0]
-        why = f"of the {m} surest pictures at most {allowed} may be wrong, and {int(said.wrong[np.argsort(-p)[:m]].sum())} are" if allowed >= 0 else f"that takes {int(np.ceil(np.log(risk)/np.log1p(-error)))} pictures without a mistake, and there are {len(p)}"
+        if allowed < 0: why = f"that takes {int(np.ceil(np.log(risk)/np.log1p(-error)))} pictures without a mistake, and there are {len(p)}"
+        else: why = f"of the {m} surest pictures at most {allowed} may be wrong, and {int(said.wrong[np.argsort(-p)[:m]].sum())} are"
         raise ValueError(f"no threshold shows an error of at most {error:.1%}: {why}. Permit more errors, or give more pictures: held_out=cross_validate(images)")
     kept = p >= t
-    c.threshold,c.measured['threshold'] = t, dict(answered=int(kept.sum()), errors=int(said.wrong[kept].sum()), **(dict(wanted_error=error, risk=risk) if answered is None else dict(wanted_answers=answered)))
+    c.threshold,c.measured['threshold'] = t, dict(answered=int(kept.sum()), errors=int(said.wrong[kept].sum()), **({'wanted_error':error, 'risk':risk} if answered is None else {'wanted_answers':answered}))
 
 def _set_quantile(c, said, y, coverage):
     q = _quantile(1-said.probs[np.arange(len(y)), y].astype(float), coverage)
@@ -188,13 +196,13 @@ def _set_stranger(c, rows, refs, share):
     c.stranger = float(d.max()) if q is None else q
     c.measured['strangers'] = dict(share=share if q is not None else round(1/(len(d)+1), 6), references=len(refs))
 
-# %% ../nbs/07_cats_or_dogs.ipynb #5de59061
+# %% ../nbs/07_cats_or_dogs.ipynb #abefe7f9
 def calibrate(preds:Predictions, # As the model gave them: validation rows, and training rows for the neighbours
               error:float|None=None, # Abstain so that at most this share of the answers is wrong
               answered:float|None=None, # Or: abstain so that about this share of the pictures is answered
               coverage:float|None=.9, # Share of the label sets that hold the true class
               strangers:float|None=.01, # Share of pictures of its own kind that may be refused as strangers
-              held_out:Predictions|None=None, # Use these rows in place of the validation rows, such as `cross_validate` gives
+              held_out:Predictions|None=None, # Use these rows in place of the validation rows, such as `cross_validate` gives on the same backbone
               risk:float=.05, # Probability that the promise of `error` is broken
               references:int=2000, # Training pictures to keep as neighbours, at most
               seed:int=0 # Chooses which
@@ -212,10 +220,12 @@ def calibrate(preds:Predictions, # As the model gave them: validation rows, and 
     if strangers is not None: _set_stranger(c, rows, _references(preds, references, seed), strangers)
     return c
 
-# %% ../nbs/07_cats_or_dogs.ipynb #e4dcc133
+# %% ../nbs/07_cats_or_dogs.ipynb #73258331
 @patch
-def answered(self:Predictions, calibration:Calibration) -> np.ndarray: # Boolean, a value per picture
-    "Which pictures get an answer under `calibration`: sure enough, and no stranger."
+def answered(self:Predictions, # As the model gave them, not calibrated yet
+             calibration:Calibration # From `calibrate`
+            ) -> np.ndarray: # Boolean, a value per picture
+    "Which pictures get an answer: sure enough, and no stranger."
     yes = self.calibrated(calibration).df.confidence.to_numpy() >= np.float32(calibration.threshold)
     return yes if calibration.stranger is None or self.features is None else yes & (calibration.distance(self.features) <= calibration.stranger)
 
@@ -231,7 +241,10 @@ def coverage_curve(self:Predictions, steps:int=50 # Rows at most
     return pd.DataFrame([dict(coverage=e.n/len(p), threshold=p[i], n=e.n, errors=e.errors, error=e.rate, low=e.interval[0], high=e.interval[1]) for i,e in zip(at, rates)])
 
 @patch
-def plot_coverage(self:Predictions, ax=None, label:str|None=None, color='#0072B2'):
+def plot_coverage(self:Predictions, ax=None,
+                  label:str|None=None, # For the legend
+                  color='#0072B2'
+                 ):
     "Accuracy, with its 95 % band, against the share of pictures that is answered. Returns the matplotlib axes."
     import matplotlib.pyplot as plt
     if ax is None: ax = plt.subplots(figsize=(5,2.8), layout='constrained')[1]
@@ -243,7 +256,7 @@ def plot_coverage(self:Predictions, ax=None, label:str|None=None, color='#0072B2
     if label: ax.legend(frameon=False)
     return ax
 
-# %% ../nbs/07_cats_or_dogs.ipynb #6f0d8cdf
+# %% ../nbs/07_cats_or_dogs.ipynb #60760354
 @dataclass(frozen=True)
 class LabelSets:
     "Sets of classes, and how often they held the true one."
@@ -260,8 +273,10 @@ class LabelSets:
     def __str__(self): return f"{self.coverage:.1%} of {self.n} sets hold the true class ({self.interval[0]:.1%} to {self.interval[1]:.1%}; asked for {self.target:.0%}); {self.mean_size:.2f} classes on average"
 
 @patch
-def label_sets(self:Predictions, calibration:Calibration) -> LabelSets:
-    "The label sets of the judged pictures under `calibration`: how often they hold the truth, and how large they are."
+def label_sets(self:Predictions, # As the model gave them, not calibrated yet
+               calibration:Calibration # From `calibrate`
+              ) -> LabelSets:
+    "The label sets of the judged pictures: how often they hold the truth, and how large they are."
     said = self.where(self.judged)
     if not len(said): raise ValueError("no picture with a label that the model knows, so nobody can say what the sets should hold")
     s = calibration.label_set(said.calibrated(calibration).probs)
@@ -295,9 +310,9 @@ def auroc(known, # Score of each picture of the model's own kind, higher for str
     if not (np.isfinite(a).all() and np.isfinite(b).all()): raise ValueError("scores must be finite numbers")
     return AUROC(float(roc_auc_score(np.r_[np.zeros(len(a)), np.ones(len(b))], np.r_[a, b])), len(a), len(b))
 
-# %% ../nbs/07_cats_or_dogs.ipynb #93e76631
+# %% ../nbs/07_cats_or_dogs.ipynb #4fff28c2
 @patch
-def strangeness(self:Predictions, calibration:Calibration|None=None # With neighbours
+def strangeness(self:Predictions, calibration:Calibration|None=None # From `calibrate`; without neighbours there is no distance
                ) -> pd.DataFrame: # A row per picture; each column higher for stranger ones
     "`doubt` (1 minus the confidence; Hendrycks and Gimpel, 2017), `energy` (Liu et al., 2020), `distance` to the nearest training picture (Sun et al., 2022)."
     out = dict(doubt=1-self.df.confidence.to_numpy(float), energy=self.df.energy.to_numpy(float))

@@ -16,8 +16,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from .calibration import softmax
-from .classifier import ROOT_EPS, Classifier, signed_root
+from .classifier import ROOT_EPS, Classifier
 from .picture import open_image
 
 # %% ../nbs/parts/32_heatmaps.ipynb #8c23eec2

@@ -138,7 +138,7 @@ def _unequal(n, errors, seed=0, times=10_000):
     drawn = np.random.default_rng(seed).multivariate_hypergeometric(n, int(errors.sum()), size=times, method='marginals')
     return float((1+(stat(drawn) >= stat(errors)-1e-9).sum())/(times+1))
 
-# %% ../nbs/05_pet_breeds.ipynb #c907847a
+# %% ../nbs/05_pet_breeds.ipynb #9c76df43
 @dataclass
 class ErrorBy:
     "Error of groups of pictures."
@@ -147,7 +147,20 @@ class ErrorBy:
     p:float # How often groups would be so unequal by chance
     def __repr__(self): return f"Error by {self.column}: " + (f"{len(self.table)} groups, by chance as unequal with p = {self.p:.2g}" if len(self.table) > 1 else 'one group, nothing to compare' if len(self.table) else 'no labels')
     def _repr_html_(self): return f'<p>{escape(repr(self))}</p>' + self.table.round(3).to_html()
+    def plot(self, ax=None):
+        "Error of each group with its 95 % interval, and of all together as a line. Returns the matplotlib axes."
+        import matplotlib.pyplot as plt
+        t = self.table[::-1]
+        if ax is None: ax = plt.subplots(figsize=(6, .24*len(t)+1), layout='constrained')[1]
+        at,rate = np.arange(len(t)), 100*t.error_rate
+        ax.errorbar(rate, at, xerr=[rate-100*t.low, 100*t.high-rate], fmt='o', ms=5, capsize=2, color='#0072B2')
+        if len(t): ax.axvline(100*t.errors.sum()/t.n.sum(), color='#D55E00', lw=1, ls='--', label='all')
+        ax.set_yticks(at, [f'{g}  ({n:,})' for g,n in zip(t.index, t.n)], fontsize=8, parse_math=False)
+        ax.set(xlabel='error, %', ylabel=self.column, xlim=(-.015*max(100*t.high.max(), 1) if len(t) else 0, None), title=f'by chance as unequal with p = {self.p:.2g}')
+        ax.title.set_size(9)
+        return ax
 
+# %% ../nbs/05_pet_breeds.ipynb #42ab8e87
 @patch
 def error_by(self:Predictions, column:str, # Of the predictions, of the manifest, or one of `MEASURED` or `SIZES`
              images=None, # `ImageSet` of the pictures; or a table with `file` and the column, such as `measured` gives
@@ -163,21 +176,6 @@ def error_by(self:Predictions, column:str, # Of the predictions, of the manifest
     table = pd.DataFrame([(e.n, e.errors, e.rate, *e.interval) for _,e in rows.values()], columns=['n','errors','error_rate','low','high'], index=pd.Index([o for o,_ in rows.values()], name=column, dtype=object))
     if not ordered: table = table.sort_values('error_rate', ascending=False, kind='stable')
     return ErrorBy(column, table, _unequal(table.n, table.errors))
-
-# %% ../nbs/05_pet_breeds.ipynb #0fa074c1
-@patch
-def plot(self:ErrorBy, ax=None):
-    "Error of each group with its 95 % interval, and of all together as a line. Returns the matplotlib axes."
-    import matplotlib.pyplot as plt
-    t = self.table[::-1]
-    if ax is None: ax = plt.subplots(figsize=(6, .24*len(t)+1), layout='constrained')[1]
-    at,rate = np.arange(len(t)), 100*t.error_rate
-    ax.errorbar(rate, at, xerr=[rate-100*t.low, 100*t.high-rate], fmt='o', ms=5, capsize=2, color='#0072B2')
-    if len(t): ax.axvline(100*t.errors.sum()/t.n.sum(), color='#D55E00', lw=1, ls='--', label='all')
-    ax.set_yticks(at, [f'{g}  ({n:,})' for g,n in zip(t.index, t.n)], fontsize=8, parse_math=False)
-    ax.set(xlabel='error, %', ylabel=self.column, xlim=(-.015*max(100*t.high.max(), 1) if len(t) else 0, None), title=f'by chance as unequal with p = {self.p:.2g}')
-    ax.title.set_size(9)
-    return ax
 
 # %% ../nbs/05_pet_breeds.ipynb #15f5ddba
 def _unit(X):
@@ -253,7 +251,7 @@ def map(self:Predictions, thumbs:int=200, # Pictures that come with a thumbnail:
     df = self.df[['file','label','pred','confidence','loss']].assign(wrong=self.judged & (self.df.pred != self.df.label).to_numpy(), x=at[:,0], y=at[:,1])
     return EmbeddingMap(df, self.classes, self.path, thumbs)
 
-# %% ../nbs/05_pet_breeds.ipynb #b009852f
+# %% ../nbs/05_pet_breeds.ipynb #3f922fd8
 @patch
 def plot(self:EmbeddingMap, ax=None,
          names:int=25 # Classes whose names are written: those with the most mistakes
@@ -264,7 +262,7 @@ def plot(self:EmbeddingMap, ax=None,
     df,large = self.df, len(self.df) > 3000
     right,wrong = df[~df.wrong], df[df.wrong]
     ax.scatter(right.x, right.y, s=2 if large else 12, color='#7d94a8', lw=0, label=f'right, or without a label: {len(right):,}', rasterized=large)
-    ax.scatter(wrong.x, wrong.y, s=7 if large else 26, marker='^', color='#D55E00', lw=0, label=f'wrong: {len(wrong):,}', rasterized=large)
+    ax.scatter(wrong.x, wrong.y, s=7 if large else 26, marker='^', color='#D55E00', lw=0, zorder=4, label=f'wrong: {len(wrong):,}', rasterized=large)
     worst = df[df.label.isin(self.classes)].groupby('label').wrong.sum().sort_values(ascending=False, kind='stable').index[:names]
     placed = []
     for c in worst:

@@ -28,7 +28,7 @@ def three_groups(model):
 def peer_learner(images, size=224, batch_size=64):
     "What `vision_learner` builds from a timm name, on our weights, with the loaders of chapter 5 of fastai's book: presizing to 460, augmented crops of `size`."
     prep = Backbone.named(DEFAULT).prep
-    df = images.df[images.df.split != ''].assign(is_valid=lambda d: d.split == 'valid')[['file', 'label', 'is_valid']]
+    df = images.df[images.df.split.isin(['train', 'valid'])].assign(is_valid=lambda d: d.split == 'valid')[['file', 'label', 'is_valid']]
     block = DataBlock((ImageBlock, CategoryBlock), get_x=ColReader('file', pref=f'{images.path}/'), get_y=ColReader('label'), splitter=ColSplitter(),
                       item_tfms=Resize(460), batch_tfms=[*aug_transforms(size=size, min_scale=.75), Normalize.from_stats(prep.mean, prep.std)])
     dls = block.dataloaders(df, bs=min(batch_size, int((~df.is_valid).sum())), num_workers=n_cores(), device=torch.device('cuda' if machine.ON_GPU else 'cpu'))

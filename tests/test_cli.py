@@ -311,7 +311,8 @@ def test_predict(run, bundle, drawn, tmp_path):
     v = result(run('predict', bundle, *files, '--json'))
     assert [o['file'] for o in v] == [str(f) for f in files]
     for o in v:
-        assert set(o) == {'file', 'label', 'confidence', 'abstained', 'probabilities', 'error'} and o['error'] is None and o['abstained'] is False
+        assert set(o) == {'file', 'label', 'confidence', 'abstained', 'why', 'labels', 'strangeness', 'probabilities', 'error'} and o['error'] is None
+        assert o['abstained'] is (o['why'] is not None) and o['strangeness'] >= 0 and set(o['labels']) <= set(o['probabilities'])
         assert abs(sum(o['probabilities'].values()) - 1) < 1e-5 and max(o['probabilities'], key=o['probabilities'].get) == o['label']
         assert o['confidence'] == o['probabilities'][o['label']]
     (tmp_path/'broken.jpg').write_text('Forbidden')

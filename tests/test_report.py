@@ -69,7 +69,7 @@ def test_it_says_what_the_predictions_say(plain):
     t = Tags(page.read_text())
     assert f'{1-preds.errors.rate:.1%} right' in t.text and f'{preds.errors.errors} wrong of 40' in t.text
     assert 'broken.jpg' in t.text
-    assert sum(tag == 'figure' for tag, _ in t.tags) == min(24, preds.errors.errors)
+    assert sum(tag == 'figure' for tag, _ in t.tags) == min(24, preds.errors.errors) + min(12, 40-preds.errors.errors)      # mistakes, and close calls
 
 
 def test_same_input_same_bytes(drawn, tmp_path):

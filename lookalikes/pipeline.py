@@ -7,7 +7,7 @@ Docs: https://lookalikes.github.io/lookalikes/parts/pipeline.html.md"""
 # %% auto #0
 __all__ = ['Run', 'fit_and_judge', 'doubt', 'charts', 'write_model']
 
-# %% ../nbs/parts/82_pipeline.ipynb #d3de5694
+# %% ../nbs/parts/82_pipeline.ipynb #50713178
 import shutil, tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from .calibration import Calibration
 from .classifier import Classifier, check_free
 from .confidence import calibrate
 from .imageset import ImageSet, csv_text
-from .interpret import EmbeddingMap  # noqa: F401 (the views of `Predictions`)
+from .interpret import measured
 from .picture import show_name
 from .predictions import Predictions, predict
 from .probe import Probe, cross_validate, fit_probe, learning_curve, plot_learning_curve
@@ -121,7 +121,7 @@ def doubt(run:Run, # Its `calibration`, `facts` and `notes` are filled in
         run.facts['answered'] = f"{len(kept)} of {len(exam)} test pictures" + (f", {kept.errors.accuracy}" if kept.judged.any() else '')
     return run
 
-# %% ../nbs/parts/82_pipeline.ipynb #301ef717
+# %% ../nbs/parts/82_pipeline.ipynb #0a14df72
 def _figure(w, h, panels=1):
     fig = Figure(figsize=(w,h), layout='constrained')
     return fig, fig.subplots(1, panels)
@@ -160,8 +160,9 @@ def _sure(run):
 def _causes(run, most=5000):
     honest = run.honest
     if not honest or not honest.judged.any(): return
-    columns = ['size'] + ['brightness','sharpness']*(len(honest) <= most)      # the last two open every picture again
-    found = [o for c in columns if len((o := honest.error_by(c, run.images)).table) > 1]
+    some = run.images.where(run.images.df.file.isin(set(honest.df.file)))
+    table,columns = (measured(some), ['size','brightness','sharpness']) if len(honest) <= most else (some, ['size'])      # measuring opens every picture again
+    found = [o for c in columns if len((o := honest.error_by(c, table)).table) > 1]
     if not found: return
     columns,fig = [o.column for o in found], Figure(figsize=(3.6*len(found), 2.4), layout='constrained')
     for o,ax in zip(found, fig.subplots(1, len(found), squeeze=False)[0]):

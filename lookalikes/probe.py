@@ -114,7 +114,7 @@ def fit_probe(images:ImageSet, # Its training split; all usable pictures when it
     else:
         strength,probs,losses = _choose(_together(_held_out_jobs(Z, y, folds, len(classes))), y, folds, len(classes))
         losses = dict(zip(STRENGTHS, losses))
-        oof = Predictions.of(df.file, df.label, probs, classes, 'train', images.path)
+        oof = Predictions.of(df.file, df.label, probs, classes, 'train', images.path, features=features.rows(df.file))
     W,b = _together([lambda: _fit(Z, y, len(classes), strength)])[0]
     return Probe(features.backbone, classes, W, b, strength, losses, oof)
 

@@ -155,6 +155,18 @@ def test_finetune(drawn, tmp_path):
     assert (row.n, row.train) == (4, 12) and 0 <= row.errors <= 4 and 0 <= row.fastai_errors <= 4 and row.times_faster == pytest.approx(row.fastai_seconds/row.seconds, rel=.1)
 
 
+def test_views(drawn, tmp_path):
+    run(FOLDER/'views.py', '--photos', drawn, '--out', tmp_path, '--n', 300, '--classes', 6, '--repeats', 1)
+    df, last = results(tmp_path, 'views', drawn)
+    assert (df.pictures == 300).all() and len(df) > 8
+
+
+def test_heatmaps(tmp_path):
+    run(FOLDER/'heatmaps.py', '--lessons', 'cats_or_dogs', '--n', 8, '--explain', 2, '--out', tmp_path)
+    row = pd.read_csv(tmp_path/'heatmaps.csv').iloc[0]
+    assert row.n == 4 and 0 <= row.hits <= 4 and 0 < row.area < 1 and 0 <= row.sooner <= 4 and row.command == 'python benchmarks/heatmaps.py --n 8 --explain 2'
+
+
 def test_ladder(drawn, tmp_path):
     "The folder stands in for the guitars."
     for f in (drawn/'pet_breeds'/'images').iterdir():

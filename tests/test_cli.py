@@ -138,8 +138,9 @@ def short_row(p):
     (nothing, '', ['no such folder']), (a_file, '', ['a file', 'folder']), (empty, '', ['no pictures', 'folder per class']), (loose, '', ['no pictures', '--label-re']),
     (one_class, '', ['class', 'two']), (two_pictures, '', ["'a'", 'Add pictures']), (flat, '--label-re=^a_', ['label_re', 'group']), (flat, '--label-re=^(zz)_', ['none of 6', 'label_re']),
     (flat, '--label-re=^(a', ['not a regular expression']), (some, '--backbone=resnet99', ['resnet99', 'efficientnet_lite0']), (bad_row, '', ['manifest.csv, row 3', 'learn']),
-    (outside, '', ['manifest.csv, row 2', 'outside']), (short_row, '', ['manifest.csv, row 2']), (some, '--folds=1', ['1 folds', 'at least 2'])],
-    ids=['missing', 'file', 'empty', 'no_class_folders', 'one_class', 'two_pictures', 're_no_group', 're_no_match', 're_broken', 'backbone', 'split', 'outside', 'short_row', 'one_fold'])
+    (outside, '', ['manifest.csv, row 2', 'outside']), (short_row, '', ['manifest.csv, row 2']), (some, '--folds=1', ['1 folds', 'at least 2']),
+    (some, '--error=2', ['--error 2', 'between 0 and 1']), (some, '--answered=0', ['--answered 0', 'between 0 and 1']), (some, '--error=.1 --answered=.9', ['--error', '--answered', 'one'])],
+    ids=['missing', 'file', 'empty', 'no_class_folders', 'one_class', 'two_pictures', 're_no_group', 're_no_match', 're_broken', 'backbone', 'split', 'outside', 'short_row', 'one_fold', 'error', 'answered', 'two_thresholds'])
 def test_train_refuses(run, tmp_path, make, options, words):
     make(tmp_path)
     refused(run('train', tmp_path/'d', '-o', tmp_path/'out/model', *options.split()), *words)
@@ -241,6 +242,43 @@ def test_same_seed_same_result(run, drawn, tmp_path):
     assert once('c', '8')[2] != a[2]
 
 
+def test_a_model_that_knows_its_limits(run, drawn, tmp_path):
+    "A threshold and a limit for strangers, from validation pictures; it abstains by both, and says so everywhere."
+    r = run('train', drawn, '-o', tmp_path/'m', '--answered', '.5', '--json')
+    cal = result(r)['calibration']
+    assert cal['temperature'] > 0 and .5 <= cal['threshold'] <= 1 and cal['stranger'] > 0 and cal['coverage'] == .9 and cal['measured']['pictures'] == 8
+    # beside the network, so that whoever has the bundle has them
+    kept = json.loads((tmp_path/'m/bundle.json').read_text())
+    assert kept['calibration'] == cal and 'neighbours.npy' in kept['parts']
+    text = (tmp_path/'m/report.html').read_text()
+    assert 'temperature' in text and 'label sets' in text and 'How sure, and how often right?' in text
+    noisy(tmp_path/'noise', 2)
+    strange = result(run('predict', tmp_path/'m', *sorted((tmp_path/'noise').rglob('*.png')), '--json'))
+    assert {o['why'] for o in strange} == {'unlike what it learnt from'} and all(o['abstained'] for o in strange)
+    assert 'unlike what it learnt from' in run('predict', tmp_path/'m', *sorted((tmp_path/'noise').rglob('*.png'))).out
+    all_of_them = sorted(drawn.rglob('*.jpg'))
+    said = result(run('predict', tmp_path/'m', *all_of_them, '--json'))
+    v = result(run('evaluate', tmp_path/'m', drawn, '--json'))
+    assert v['n'] == 40 and v['answered']['n'] == sum(not o['abstained'] for o in said) < 40
+
+
+def test_a_promise_that_cannot_be_made(run, drawn, tmp_path):
+    "With eight validation pictures nobody can promise one error in a hundred: it says so, and makes none."
+    r = run('train', drawn, '-o', tmp_path/'m', '--error', '.01', '--json')
+    assert result(r)['calibration']['threshold'] == 0
+    assert sum('no threshold shows an error of at most 1.0%' in o for o in r.lines) == 1
+    assert 'no threshold shows' in (tmp_path/'m/report.html').read_text()
+
+
+def test_without_validation_pictures_it_calibrates_on_held_out_ones(run, drawn, tmp_path):
+    for i, f in enumerate(sorted(drawn.rglob('*.jpg'))):
+        to = tmp_path/'d'/('test' if i % 4 == 0 else 'train')/f.parent.name
+        to.mkdir(parents=True, exist_ok=True)
+        shutil.copy(f, to)
+    cal = result(run('train', tmp_path/'d', '-o', tmp_path/'m', '--json'))['calibration']
+    assert cal['measured']['pictures'] == 30 and cal['measured']['rows'] == 'held out' and cal['stranger'] > 0
+
+
 def test_odd_names_of_classes(run, drawn, tmp_path):
     for old, new in zip(('chihuahua', 'muffin'), (r'US$ \frac$', '猫')): shutil.copytree(drawn/old, tmp_path/'d'/new)
     r = run('train', tmp_path/'d', '-o', tmp_path/'m', '--json', '-q')
@@ -312,7 +350,7 @@ def test_predict(run, bundle, drawn, tmp_path):
     assert [o['file'] for o in v] == [str(f) for f in files]
     for o in v:
         assert set(o) == {'file', 'label', 'confidence', 'abstained', 'why', 'labels', 'strangeness', 'probabilities', 'error'} and o['error'] is None
-        assert o['abstained'] is (o['why'] is not None) and o['strangeness'] >= 0 and set(o['labels']) <= set(o['probabilities'])
+        assert o['abstained'] is False and o['why'] is o['labels'] is o['strangeness'] is None      # nobody has calibrated this one
         assert abs(sum(o['probabilities'].values()) - 1) < 1e-5 and max(o['probabilities'], key=o['probabilities'].get) == o['label']
         assert o['confidence'] == o['probabilities'][o['label']]
     (tmp_path/'broken.jpg').write_text('Forbidden')

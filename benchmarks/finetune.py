@@ -5,7 +5,7 @@
 For each of --sets and each of --seeds, which draw the split (60 % to train on, 20 % to validate, 20 % to test): fastai's `fine_tune(epochs)`, which
 adds a frozen epoch, and ours, `image_learner` (which embeds the pictures, fits the probe and decodes) and `finetune(epochs)` with its defaults, each
 from the files to the last epoch's end. Both are judged on the test pictures, which neither has seen nor chosen by. Promised: no more errors, in a
-third of the time or less. Each row is kept as soon as it is measured; run again, it goes on with those that are missing. The summary, a row for each
+third of the time or less. With --alone there is no fastai, only the paired test against the probe. Each row is kept as soon as it is measured; run again, it goes on with those that are missing. The summary, a row for each
 set, goes to `data/results/finetune.csv`.
 """
 import shutil, time
@@ -60,10 +60,10 @@ def measure(images, name, seed, args):
     "The row of a set and seed."
     part = images.split(valid=.2, test=.2, seed=seed)
     mine, wrong, probe = ours(part, args.epochs, name not in HANDED, seed)
-    peer, peer_wrong = theirs(part, args.epochs, args.peer_size, seed)
+    peer, peer_wrong = (float('nan'), None) if args.alone else theirs(part, args.epochs, args.peer_size, seed)
     against = mcnemar(wrong, probe)
-    return dict(lesson=name, pictures=len(part), seed=seed, train=int((part.df.split == 'train').sum()), n=len(wrong), epochs=args.epochs, probe_errors=int(probe.sum()), errors=int(wrong.sum()), fastai_errors=int(peer_wrong.sum()),
-                seconds=round(mine, 1), fastai_seconds=round(peer, 1), times_faster=round(peer/mine, 2), only_ours_wrong=against.a_only, only_probe_wrong=against.b_only, p_against_probe=round(against.p, 4))
+    return dict(lesson=name, pictures=len(part), seed=seed, train=int((part.df.split == 'train').sum()), n=len(wrong), epochs=args.epochs, probe_errors=int(probe.sum()), errors=int(wrong.sum()), fastai_errors='' if args.alone else int(peer_wrong.sum()),
+                seconds=round(mine, 1), fastai_seconds='' if args.alone else round(peer, 1), times_faster='' if args.alone else round(peer/mine, 2), only_ours_wrong=against.a_only, only_probe_wrong=against.b_only, p_against_probe=round(against.p, 4))
 
 
 def measured(out):
@@ -75,16 +75,19 @@ def measured(out):
 def summary(rows):
     "A row for each set: errors of all seeds together, with intervals, and the median of the ratios."
     def one(g):
-        mine, peer = (ErrorRate(int(g[c].sum()), int(g.n.sum())) for c in ('errors', 'fastai_errors'))
-        return dict(seeds=len(g), train=int(g.train.iloc[0]), n=mine.n, probe_error=f'{g.probe_errors.sum()/mine.n:.1%}', error=f'{mine.rate:.1%}', interval='{:.1%} to {:.1%}'.format(*mine.interval), fastai_error=f'{peer.rate:.1%}',
-                    fastai_interval='{:.1%} to {:.1%}'.format(*peer.interval), seconds=g.seconds.median(), fastai_seconds=g.fastai_seconds.median(), times_faster=round(g.times_faster.median(), 1))
+        mine, both = ErrorRate(int(g.errors.sum()), int(g.n.sum())), g.dropna(subset='fastai_errors')
+        peer = ErrorRate(int(both.fastai_errors.sum()), int(both.n.sum())) if len(both) else None
+        theirs = dict(fastai_error=f'{peer.rate:.1%}', fastai_interval='{:.1%} to {:.1%}'.format(*peer.interval), fastai_seconds=both.fastai_seconds.median(), times_faster=round(both.times_faster.median(), 1)) if peer else {}
+        return dict(seeds=len(g), train=int(g.train.iloc[0]), n=mine.n, probe_error=f'{g.probe_errors.sum()/mine.n:.1%}', error=f'{mine.rate:.1%}', interval='{:.1%} to {:.1%}'.format(*mine.interval), only_ours_wrong=int(g.only_ours_wrong.sum()),
+                    only_probe_wrong=int(g.only_probe_wrong.sum()), p_of_each_seed=' '.join(f'{o:.2g}' for o in g.p_against_probe), seconds=g.seconds.median(), **theirs)
     return pd.DataFrame([dict(lesson=k[0], pictures=k[1], epochs=k[2], **one(g)) for k, g in rows.groupby(['lesson', 'pictures', 'epochs'], sort=False)])
 
 
 def main():
     args, command = machine.arguments(__doc__.splitlines()[0], sets=dict(nargs='+', default=['chihuahua_or_muffin', 'kittens_or_cats', 'paintings', 'guitars', 'pet_breeds'], help='folders of photographs'),
         seeds=dict(type=int, nargs='+', default=[0, 1, 2], help='for split, order and augmentation'), epochs=dict(type=int, default=2, help='of fine_tune and of finetune'),
-        peer_size=dict(type=int, default=224, help="height and width of the peer's crops, pixels"), table=dict(type=Path, default=machine.ROOT/'data'/'results', help='folder for the summary'))
+        peer_size=dict(type=int, default=224, help="height and width of the peer's crops, pixels"), table=dict(type=Path, default=machine.ROOT/'data'/'results', help='folder for the summary'),
+        alone=dict(action='store_true', help='without fastai: only against the probe'))
     with machine.empty_cache():
         Backbone.named().graph()     # exported once in a cache's life
         for seed in args.seeds:

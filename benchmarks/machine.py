@@ -28,7 +28,7 @@ def arguments(description, argv=None, **options):
     if not args.photos.is_dir(): parser.error(f'{args.photos}: no such folder; give the folder of photographs as --photos or LOOKALIKES_PHOTOS')
     # Results name no place on anybody's machine: the two folders stay out, and of any other path it only says that there was one.
     text = lambda v: ' '.join(map(str, v)) if isinstance(v, list) else 'PATH' if isinstance(v, Path) else v
-    words = [f"--{k.replace('_', '-')} {text(v)}" for k, v in vars(args).items() if k not in ('photos', 'out') and v != parser.get_default(k)]
+    words = [f"--{k.replace('_', '-')}" + (f' {text(v)}' if v is not True else '') for k, v in vars(args).items() if k not in ('photos', 'out') and v != parser.get_default(k)]
     return args, ' '.join([f'python benchmarks/{Path(sys.argv[0]).name}', *words])
 
 

@@ -12,11 +12,12 @@ from lookalikes.copies import Copies, find_copies
 from lookalikes.decisions import Decisions, quarantine, relabel, restore
 from lookalikes.defects import plant, planted
 from lookalikes.draw import circles, draw, draw_mask, draw_picture, lesson_images, truth
+from lookalikes.embedding_map import EmbeddingMap
 from lookalikes.fetch import Fetched, fetch
 from lookalikes.gallery import Gallery
 from lookalikes.heatmaps import Heatmap, deletion_curve, heatmap, occlusion
 from lookalikes.imageset import ImageSet
-from lookalikes.interpret import EmbeddingMap, Versus
+from lookalikes.interpret import Versus
 from lookalikes.loaders import Augment, image_loaders
 from lookalikes.measures import Measures
 from lookalikes.picture import ImageError, Preprocess, contact_sheet, open_image

@@ -13,7 +13,8 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from lookalikes.imageset import ImageSet
-from lookalikes.interpret import ErrorBy, layout, measured
+from lookalikes.embedding_map import layout
+from lookalikes.interpret import ErrorBy, measured
 from lookalikes.picture import Sheet
 from lookalikes.predictions import Predictions, predict, side_by_side
 from lookalikes.stats import ErrorRate, wilson

@@ -25,7 +25,7 @@ from .predictions import Predictions, predict
 from .probe import Probe, cross_validate, fit_probe, learning_curve, plot_learning_curve
 from .report import Chart, write_report
 
-# %% ../nbs/parts/82_pipeline.ipynb #12ddfb19
+# %% ../nbs/parts/82_pipeline.ipynb #74ae866b
 @dataclass
 class Run:
     "A model, and what is known about it."
@@ -37,6 +37,7 @@ class Run:
     parts:Predictions|None # What models that were fitted without them say of all pictures, where folds were asked for
     rates:dict # 'valid', 'test', 'folds' -> `ErrorRate`, None where there is none
     facts:dict # Name -> value, for the report
+    folds:int=0 # How many there were
     state:Path|None=None # Where a killed run of training goes on from
     calibration:Calibration|None=None
     notes:list = field(default_factory=list) # What the reader of the report should be told
@@ -87,7 +88,7 @@ def fit_and_judge(images:ImageSet, # Labelled; with a split that has training pi
     unusable(images.problems, images.path)
     if not (images.ok.df.split == 'train').any(): images = images.split(valid=.2, test=.2, seed=seed)
     probe = fit_probe(images, features=features, seed=seed)
-    run = Run(images, features, probe, probe, predict(probe, images, features=features), None, {}, {})
+    run = Run(images, features, probe, probe, predict(probe, images, features=features), None, {}, {}, folds)
     if fit == 'finetune': _tuned(run, Path(out), folds, seed, epochs, augment, remark, progress)
     elif folds: run.parts = cross_validate(images, folds, features=features, seed=seed)
     run.rates = {s:run.preds.where(split=s).errors if run.preds.where(split=s).judged.any() else None for s in ('valid','test')} | dict(folds=run.parts and run.parts.errors)
@@ -182,14 +183,14 @@ def charts(run:Run) -> list: # Of `Chart`s
     "What a report shows of a run, in the order of the questions that somebody would ask."
     return [c for view in (_sure, _learning, _causes, _map, _strength) for c in view(run)]
 
-# %% ../nbs/parts/82_pipeline.ipynb #a271997f
+# %% ../nbs/parts/82_pipeline.ipynb #e2de67f7
 def write_model(run:Run, # Judged, and with its doubts
                 out:Path, # Folder for the bundle
                 title:str, # Of the report
                 facts:dict|None=None # More of them
                ) -> Classifier:
     "Ship the model of a run, with report, predictions and manifest in its bundle."
-    named = {'validation':run.rates['valid'], 'test':run.rates['test'], f'{len(set(run.parts.df.split)) if run.parts else 0} folds':run.rates['folds']}
+    named = {'validation':run.rates['valid'], 'test':run.rates['test'], f'{run.folds} folds':run.rates['folds']}
     notes = {'note':'; '.join(run.notes)} if run.notes else {}
     with tempfile.TemporaryDirectory() as tmp:
         report = write_report(Path(tmp)/'report.html', title, run.images, run.honest, {k:v for k,v in named.items() if v}, charts(run), run.facts | notes | (facts or {}), model=run.model).read_bytes()

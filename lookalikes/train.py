@@ -134,7 +134,7 @@ def image_learner(images:ImageSet, # With a split: train and valid are used
                   backbone:str|Backbone|None=None, # Name or `Backbone`; the probe's, else the bundled one
                   probe:Probe|bool|None=None, # Begin with its weights; fitted here when not given; False for a head that knows nothing
                   size:int|None=None, # Height and width of the pictures, pixels; the backbone's own when not given
-                  bs:int=32, # Pictures in a batch
+                  bs:int|None=None, # Pictures in a batch; 32, or 8 where there are fewer than 640 to learn from: a short run needs steps
                   seed:int=42, # Same seed, same result on the same machine
                   augment=True, # `Augment`, True for its defaults, None, or a list of fastai's batch transforms
                   smooth:float=.1, # Label smoothing (Szegedy et al., 2016)
@@ -151,6 +151,7 @@ def image_learner(images:ImageSet, # With a split: train and valid are used
     if size is not None: b = replace(b, prep=replace(b.prep, size=size))
     if probe is None or probe is True: probe = fit_probe(images, features=embed(images, b, progress=progress), seed=seed)
     gpu = on_gpu(device)
+    if bs is None: bs = 32 if (images.ok.df.split == 'train').sum() >= 640 else 8
     dls = image_loaders(images, b, bs, augment, seed, device, progress)
     if probe and list(dls.vocab) != list(probe.classes): raise ValueError(f"the probe knows {len(probe.classes)} classes ({', '.join(probe.classes[:5])}, …), the pictures have {len(dls.vocab)} ({', '.join(list(dls.vocab)[:5])}, …); fit one on these pictures")
     weight = _weights(images.ok, list(dls.vocab)).to(dls.device) if balance else None
@@ -171,12 +172,15 @@ def _(model:Learner, images:ImageSet) -> Predictions:
     return Predictions.of(files, df.label, softmax(z) if files else z, list(model.dls.vocab), df.split.to_numpy(), images.path, z, X)
 
 # %% ../nbs/06_guitars.ipynb #b811158d
+def _top_lr(learn): return 1e-3 if learn.dls.train.bs >= 16 else 5e-4      # noisier gradients, smaller steps
+
 def finetune(learn:Learner, # From `image_learner`
              epochs:int=5,
-             lr:float=1e-3 # At the top of the cycle, of the late layers and the head
+             lr:float|None=None # At the top of the cycle, of the late layers and the head; 1e-3, or 5e-4 for batches of fewer than 16
             ) -> Learner: # The same
     "Train the late layers and the head, one cycle of the learning rate (Smith, 2018), from where the probe left off (LP-FT, Kumar et al., 2022)."
     learn.freeze_to(1)
+    lr = lr or _top_lr(learn)
     learn.fit_one_cycle(epochs, [lr/10, lr, lr])
     return learn
 
@@ -220,7 +224,7 @@ class Climb:
     others:tuple # `Backbone`s, for an ensemble
     augment:object # As `image_learner` takes it
     epochs:int
-    lr:float
+    lr:float|None
     seed:int
     folder:Path|None # Where a killed run goes on from
     more:dict # For `image_learner`
@@ -242,7 +246,7 @@ def _larger_pictures(c):
     if isinstance(best, Probe): return fit_probe(c.images, b, seed=c.seed)
     learn = c.learner(b, 'larger pictures', probe=False)
     learn.model.load_state_dict(best.model.state_dict())
-    with learn.no_bar(), learn.no_logging(): return finetune(learn, max(1, c.epochs//2), c.lr/2)
+    with learn.no_bar(), learn.no_logging(): return finetune(learn, max(1, c.epochs//2), (c.lr or _top_lr(learn))/2)
 
 def _ensemble(c):
     "The best model so far, with other networks: those that were made on the way, and `others`."
@@ -340,7 +344,7 @@ def ladder(images:ImageSet, # Usable pictures
            others=('efficientnet_lite1',), # For the ensemble
            augment=True, # As `image_learner` takes it
            epochs:int=5, # Of fine-tuning; half as many on larger pictures
-           lr:float=1e-3, # Of fine-tuning; half of it on larger pictures
+           lr:float|None=None, # Of fine-tuning, as `finetune` takes it; half of it on larger pictures
            patience:int|None=1, # Stop after so many rungs that bought nothing; None climbs them all
            folder:str|os.PathLike|None=None, # Keep the state of training there, and go on from there after a kill
            progress:bool|None=None, # Show bars while decoding and embedding; by default where somebody is watching

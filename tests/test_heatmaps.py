@@ -46,8 +46,8 @@ def test_probe_bundle_and_gradients_agree(images, probe, tmp_path):
         assert a.confidence == pytest.approx(b.confidence, abs=1e-3)
 
 
-# one network of each way of going from maps to features: torchvision, means, a norm after the means, a convolution after them, tokens, maps with channels last
-@pytest.mark.parametrize('name, inside', [('resnet18', True), ('regnetx_002', True), ('convnext_atto', False), ('mobilenetv3_small_050', False), ('vit_tiny_patch16_224', False), ('swin_tiny_patch4_window7_224', False)])
+# ways of going from maps to features: torchvision's means, a convolution after timm's, tokens; nbs/parts/29_trunk.ipynb takes others apart, too
+@pytest.mark.parametrize('name, inside', [('resnet18', True), ('mobilenetv3_small_050', False), ('vit_tiny_patch16_224', False)])
 def test_other_networks(images, tmp_path, name, inside):
     b = Backbone.named(name, pretrained=False)
     rng = np.random.default_rng(0)

@@ -96,7 +96,7 @@ def _usable(images, features, backbone):
         raise ValueError(f"{images.path}: usable pictures of {len(images.classes)} class(es){' ('+images.classes[0]+')' if images.classes else ''}; telling apart needs at least two")
     return images, features
 
-# %% ../nbs/02_paintings.ipynb #0a000d47
+# %% ../nbs/02_paintings.ipynb #03c9bd0a
 def fit_probe(images:ImageSet, # Its training split; all usable pictures when it has no split
               backbone:str|Backbone=DEFAULT, # Name or `Backbone`
               features:Features|None=None, # From `embed`, when at hand

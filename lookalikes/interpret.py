@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 
+from .calibration import unit
 from .classifier import signed_root
 from .embedding_map import need_features
 from .imageset import TEXT, ImageSet
@@ -177,11 +178,6 @@ def error_by(self:Predictions, column:str, # Of the predictions, of the manifest
     return ErrorBy(column, table, _unequal(table.n, table.errors))
 
 # %% ../nbs/05_pet_breeds.ipynb #e6cf15c8
-def _unit(X):
-    "Rooted features, each of length 1."
-    Z = signed_root(X)
-    return Z/np.maximum(np.linalg.norm(Z, axis=1, keepdims=True), 1e-9)
-
 @patch
 def neighbours(self:Predictions, file, # A name as in `df.file`
                k:int=6, # How many at most
@@ -194,7 +190,7 @@ def neighbours(self:Predictions, file, # A name as in `df.file`
     among = np.flatnonzero(np.ones(len(self), bool) if split is None else (self.df.split == split).to_numpy())
     if not len(among): raise ValueError(f"no picture in split {split!r}: there are {', '.join(sorted(set(self.df.split.astype(str))-{''})) or 'no splits'}; None is for all")
     among = among[among != at[0]]
-    alike = _unit(self.features[among]) @ _unit(self.features[at[:1]])[0]
+    alike = unit(signed_root(self.features[among])) @ unit(signed_root(self.features[at[:1]]))[0]
     best = np.argsort(-alike, kind='stable')[:max(0, k)]
     return self.df.iloc[among[best]][['file','label','pred','split']].assign(similarity=alike[best]).reset_index(drop=True)
 

@@ -25,7 +25,7 @@ setup(
     # the recipes travel inside the package; a checkout, and an editable install of it, reads them where they lie
     packages=[cfg['lib_name'], cfg['lib_name']+'.recipes'],
     package_dir={cfg['lib_name']+'.recipes': 'data/recipes'},
-    package_data={cfg['lib_name']: ['*.js', '*.css'], cfg['lib_name']+'.recipes': ['*.yaml', 'schema.json']},
+    package_data={cfg['lib_name']: ['*.js', '*.css', 'requirements-serve.txt'], cfg['lib_name']+'.recipes': ['*.yaml', 'schema.json']},
     long_description=(here/'README.md').read_text(encoding='utf-8') if (here/'README.md').exists() else '',
     long_description_content_type='text/markdown',
     classifiers=[

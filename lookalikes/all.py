@@ -1,6 +1,7 @@
 """Everything a lesson's reader needs, for notebooks: `from lookalikes.all import *`."""
 from lookalikes.audit import Audit, audit, write_audit
 from lookalikes.backbone import Backbone, Features, embed
+from lookalikes.batch import predict_csv
 from lookalikes.build import Built, Credits
 from lookalikes.calibration import Calibration
 from lookalikes.circles import draw_circles
@@ -28,7 +29,9 @@ from lookalikes.recipe import Recipe, RecipeError
 from lookalikes.report import Chart, write_report
 from lookalikes.scoring import score
 from lookalikes.search import Ask, Found, Hit, find, register, source
+from lookalikes.ship import model_card, ship
 from lookalikes.shortcuts import cheats, control_matrix, fit_counter, measure, plot_cheats, shortcuts
+from lookalikes.space import space
 from lookalikes.stats import ErrorRate, PairedTest, bootstrap, mcnemar, sign_flip, wilson
 from lookalikes.train import Ensemble, Ladder, Views, finetune, image_learner, ladder
 from lookalikes.web import Limits
@@ -39,6 +42,6 @@ __all__ = ['Ask', 'Audit', 'Augment', 'Backbone', 'Built', 'BundleError', 'Calib
            'bootstrap', 'calibrate', 'cheats', 'circles', 'contact_sheet', 'control_matrix', 'cross_validate', 'deletion_curve', 'draw',
            'draw_circles', 'draw_mask', 'draw_picture', 'embed', 'fetch', 'find', 'find_copies', 'finetune', 'fit_counter', 'fit_probe', 'heatmap',
            'image_learner', 'image_loaders', 'label_issues', 'ladder', 'leaks', 'learning_curve', 'lesson_images', 'mcnemar', 'measure',
-           'merge_duplicates', 'occlusion', 'open_image', 'outliers', 'plant', 'planted', 'plot_cheats', 'plot_learning_curve', 'plot_scores',
-           'predict', 'quality_issues', 'quarantine', 'register', 'relabel', 'restore', 'score', 'shortcuts', 'sign_flip', 'source', 'truth',
+           'merge_duplicates', 'model_card', 'occlusion', 'open_image', 'outliers', 'plant', 'planted', 'plot_cheats', 'plot_learning_curve', 'plot_scores',
+           'predict', 'predict_csv', 'quality_issues', 'quarantine', 'register', 'relabel', 'restore', 'score', 'ship', 'shortcuts', 'sign_flip', 'source', 'space', 'truth',
            'wilson', 'write_audit', 'write_report']

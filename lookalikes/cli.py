@@ -1,4 +1,4 @@
-"""The library from a terminal: `lookalikes demo`, `build`, `draw`, `audit`, `train`, `evaluate`, `predict`
+"""The library from a terminal: `lookalikes demo`, `build`, `draw`, `audit`, `train`, `evaluate`, `predict`, `serve`, `ship`
 
 Docs: https://lookalikes.github.io/lookalikes/parts/cli.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://lookalikes.github.io/lookalikes/parts/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'Json', 'Quiet', 'Seed', 'LabelRe', 'SPOILT', 'Output', 'build', 'audit_command', 'Fit', 'train', 'draw',
-           'demo', 'evaluate', 'predict_command', 'main']
+           'demo', 'evaluate', 'predict_command', 'serve', 'ship_command', 'main']
 
 # %% ../nbs/parts/90_cli.ipynb #62e0cf62
 import json, os, sys, time
@@ -200,7 +200,7 @@ def demo(lesson: Annotated[str, typer.Option(help="Which drawn twin.")] = 'chihu
     say.result(value, '\n'.join([f"{len(images)} pictures, {len(images.classes)} classes, {seconds} s", f"     audit: {', '.join(f'{n} {k}' for k,n in found.counts.items())}; {out/'audit.html'}", f"      test: {rates['test'].accuracy}", f"   5 folds: {rates['folds'].accuracy}",
                                  f"    report: {out/'report.html'}", f"     model: {out/'model'}", f"next: lookalikes predict {out/'model'} {out/'pictures'/sample}"]))
 
-# %% ../nbs/parts/90_cli.ipynb #56164978
+# %% ../nbs/parts/90_cli.ipynb #0770208b
 @app.command()
 def evaluate(model: Annotated[Path, typer.Argument(metavar='MODEL', help="Folder that train wrote.")],
              folder: Annotated[Path, typer.Argument(metavar='DIR', help="Labelled pictures.")],
@@ -229,17 +229,53 @@ def evaluate(model: Annotated[Path, typer.Argument(metavar='MODEL', help="Folder
 
 @app.command('predict')
 def predict_command(model: Annotated[Path, typer.Argument(metavar='MODEL', help="Folder that train wrote.")],
-                    files: Annotated[list[Path], typer.Argument(metavar='FILE...', help="Pictures.")],
+                    files: Annotated[list[Path], typer.Argument(metavar='FILE...', help="Pictures, folders of pictures, and patterns such as 'photos/**/*.jpg'.")],
+                    out: Annotated[Path | None, typer.Option('--out', '-o', help="Write a CSV instead, a line per picture. Stopped at any moment, the same command goes on.")] = None,
                     as_json: Json = False, quiet: Quiet = False):
     "Say what pictures show. A file that cannot be opened is named, and the others are still answered."
+    from lookalikes.batch import predict_csv
     from lookalikes.classifier import Classifier
-    say,rows = Output(as_json, quiet), []
-    for r in Classifier.load(model).predict_files(files):
+    from lookalikes.picture import find_pictures
+    say,clf,start,rows = Output(as_json, quiet), Classifier.load(model), time.perf_counter(), []
+    if not (found := find_pictures(*files)): raise ValueError(f"{', '.join(map(_shown, files))}: no pictures there")
+    def each(r):
         rows.append(r)
-        if not as_json and not r['error']: print(f"{_shown(r['file'])}: {r['label']} ({r['confidence']:.1%}{', '+r['why'] if r['abstained'] else ''})", flush=True)
+        if out is None and not as_json and not r['error']: print(f"{_shown(r['file'])}: {r['label']} ({r['confidence']:.1%}{', '+r['why'] if r['abstained'] else ''})", flush=True)
         if r['error']: print(f"{_shown(r['file'])}: {r['error']}", file=sys.stderr, flush=True)
-    if as_json: say.result(rows, '')
+        if out is not None and len(rows) % 1000 == 0: say.remark(f"{len(rows):,} of {len(found):,} ...")
+    if out is None:
+        for r in clf.predict_files(found): each(r)
+        if as_json: say.result(rows, '')
+    else:
+        value = predict_csv(clf, found, out, each=each) | dict(n=len(found), file=str(out), seconds=round(time.perf_counter()-start, 1))
+        say.result(value, f"{value['answered']:,} pictures answered, {value['failed']:,} could not be opened" + f", {value['kept']:,} were answered before"*bool(value['kept']) + f"; {out}, {value['seconds']} s")
     if any(r['error'] for r in rows): raise typer.Exit(1)
+
+# %% ../nbs/parts/90_cli.ipynb #4cfa09c1
+@app.command()
+def serve(model: Annotated[Path, typer.Argument(metavar='MODEL', help="Folder that train wrote.")],
+          host: Annotated[str, typer.Option(help="127.0.0.1 for this computer alone, 0.0.0.0 for everybody who can reach it.")] = '127.0.0.1',
+          port: Annotated[int, typer.Option(help="0 for any that is free.", min=0, max=65535)] = 7860,
+          root_path: Annotated[str, typer.Option(help="Where it lies on the site, such as /pets, when a proxy puts it there.")] = '',
+          page: Annotated[bool, typer.Option(help="With the page for people, or only what programs ask.")] = True,
+          title: Annotated[str | None, typer.Option(help="Of the page; by default the model's name.")] = None, as_json: Json = False, quiet: Quiet = False):
+    "Put a model behind a web page, and POST /predict for programs."
+    try: from lookalikes.serve import serve as run
+    except ModuleNotFoundError as e: raise ImportError(f"{e.name} is missing; serving needs pip install 'lookalikes[serve]'") from None
+    say = Output(as_json, quiet)
+    def ready(server): say.result(dict(url=server.url), f"{server.url} answers. curl -F file=@photo.jpg {server.url}predict asks it from a program; Ctrl-C ends it.")
+    run(model, host, port, ready=ready, page=page, root_path=root_path, title=title)
+
+@app.command('ship')
+def ship_command(model: Annotated[Path, typer.Argument(metavar='MODEL', help="Folder that train wrote.")],
+                 space: Annotated[Path, typer.Option(metavar='DIR', help="Folder to make: the model, its server and a recipe for a container, as Hugging Face Spaces and other hosts take them.")],
+                 title: Annotated[str | None, typer.Option(help="Of the page; by default the model's name.")] = None,
+                 wheel: Annotated[Path | None, typer.Option(help="Install lookalikes from this file there, instead of from the package index.")] = None, as_json: Json = False, quiet: Quiet = False):
+    "Make a folder that serves a model elsewhere."
+    from lookalikes.space import space as write
+    say,made = Output(as_json, quiet), write(model, space, title, wheel=wheel)
+    say.result(dict(path=str(made), files=sorted(f.relative_to(made).as_posix() for f in made.rglob('*') if f.is_file() and '.git' not in f.parts)),
+               f"{made} serves {_shown(model)}: docker build -t classifier {made} && docker run --rm -p 7860:7860 classifier, or push it to a Space of the kind Docker")
 
 # %% ../nbs/parts/90_cli.ipynb #78df40c2
 @app.callback(invoke_without_command=True)

@@ -7,7 +7,7 @@ Docs: https://lookalikes.github.io/lookalikes/parts/pipeline.html.md"""
 # %% auto #0
 __all__ = ['Run', 'fit_and_judge', 'doubt', 'charts', 'write_model']
 
-# %% ../nbs/parts/82_pipeline.ipynb #50713178
+# %% ../nbs/parts/82_pipeline.ipynb #9e0c2220
 import shutil, tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from .picture import show_name
 from .predictions import Predictions, predict
 from .probe import Probe, cross_validate, fit_probe, learning_curve, plot_learning_curve
 from .report import Chart, write_report
+from .ship import ship
 
 # %% ../nbs/parts/82_pipeline.ipynb #74ae866b
 @dataclass
@@ -183,7 +184,7 @@ def charts(run:Run) -> list: # Of `Chart`s
     "What a report shows of a run, in the order of the questions that somebody would ask."
     return [c for view in (_sure, _learning, _causes, _map, _strength) for c in view(run)]
 
-# %% ../nbs/parts/82_pipeline.ipynb #e2de67f7
+# %% ../nbs/parts/82_pipeline.ipynb #0a5865e3
 def write_model(run:Run, # Judged, and with its doubts
                 out:Path, # Folder for the bundle
                 title:str, # Of the report
@@ -196,6 +197,6 @@ def write_model(run:Run, # Judged, and with its doubts
         report = write_report(Path(tmp)/'report.html', title, run.images, run.honest, {k:v for k,v in named.items() if v}, charts(run), run.facts | notes | (facts or {}), model=run.model).read_bytes()
         table = run.preds.save(Path(tmp)/'predictions.parquet').read_bytes()
     manifest = csv_text(run.images.df).encode('utf-8', 'surrogateescape')
-    clf = run.model.ship(out, run.preds, {'report.html':report, 'predictions.parquet':table, 'manifest.csv':manifest}, run.calibration)
+    clf = ship(run.model, out, run.preds, run.calibration, run.images, title.split(':')[0].rstrip('?'), run.facts | notes | (facts or {}), extras={'report.html':report, 'predictions.parquet':table, 'manifest.csv':manifest})
     if run.state: shutil.rmtree(run.state, ignore_errors=True)
     return clf

@@ -7,19 +7,17 @@ Docs: https://lookalikes.github.io/lookalikes/paintings.html.md"""
 # %% auto #0
 __all__ = ['STRENGTHS', 'Probe', 'fit_probe', 'cross_validate', 'learning_curve', 'plot_learning_curve']
 
-# %% ../nbs/02_paintings.ipynb #02eff7da
-import os
+# %% ../nbs/02_paintings.ipynb #1c1261b2
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np, pandas as pd
-from fastcore.basics import patch
 
 from .backbone import DEFAULT, Backbone, Features, embed, onnx_session
-from .calibration import Calibration, softmax
-from .classifier import ROOT_EPS, Classifier, attach_head, signed_root, write_bundle
-from .heatmaps import Heatmap, answering, as_heatmap, class_index, evidence, grad_cam, heatmap, opened
+from .calibration import softmax
+from .classifier import ROOT_EPS, Exported, Network, attach_head, exported, signed_root
+from .heatmaps import Heatmap, answering, as_heatmap, class_index, evidence, grad_cam, heatmap, prepared
 from .imageset import ImageSet, n_cores
 from .predictions import Predictions, predict
 
@@ -188,21 +186,14 @@ def plot_learning_curve(curve:pd.DataFrame, # From `learning_curve`
     ax.minorticks_off()
     return ax
 
-# %% ../nbs/02_paintings.ipynb #193faccc
-@patch
-def ship(self:Probe, path:str|os.PathLike, # Folder to make
-         preds:Predictions|None=None, # Their errors and rows are kept with the model
-         extras:dict|None=None, # More files: name -> bytes
-         calibration:Calibration|None=None # How its answers are to be read: see lesson 7
-        ) -> Classifier:
-    "Write the probe as a bundle and load it back."
-    graph = attach_head(self.backbone.graph(), self.weight, self.bias)
-    info = dict(kind='probe', strength=self.strength, backbone=dict(name=self.backbone.name, source=self.backbone.source, weights=self.backbone.weights))
-    if preds is not None: info['metrics'] = {s:preds.where(split=s).errors.to_dict() for s in ('valid','test') if preds.where(split=s).judged.any()}
-    write_bundle(path, graph, dict(weight=self.weight, bias=self.bias), self.classes, self.backbone.prep, info, extras, calibration)
-    return Classifier.load(path)
+# %% ../nbs/02_paintings.ipynb #c5ba1e4d
+@exported.register
+def _(model:Probe) -> Exported:
+    b = model.backbone
+    return Exported([Network(attach_head(b.graph(), model.weight, model.bias), b.prep, dict(weight=model.weight, bias=model.bias))], model.classes,
+                    dict(kind='probe', strength=model.strength, backbone=dict(name=b.name, source=b.source, weights=b.weights)))
 
-# %% ../nbs/02_paintings.ipynb #adb8879a
+# %% ../nbs/02_paintings.ipynb #ca9e86a6
 @lru_cache(maxsize=4)
 def _session(backbone): return onnx_session(backbone.graph())
 
@@ -212,7 +203,7 @@ def _(model:Probe): return model.backbone.prep, model.classes, lambda pixels: so
 @heatmap.register
 def _(model:Probe, picture, label=None) -> Heatmap:
     prep,classes,_ = answering(model)
-    pixels,session = opened(picture, prep), _session(model.backbone)
+    pixels,session = prepared(picture, prep), _session(model.backbone)
     if not any(o.name == 'maps' for o in session.get_outputs()):       # its features are more than means of maps
         import torch
         weight,bias = torch.from_numpy(model.weight), torch.from_numpy(model.bias)

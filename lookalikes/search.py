@@ -23,9 +23,8 @@ from urllib.parse import urlsplit
 import httpx
 from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
-from .imageset import _walk
 from .recipe import CSV_HEADS, LICENSES, SOURCE_NAMES
-from .picture import show_name, sniff
+from .picture import picture_files, show_name, sniff
 from .web import AGENT, retry_after
 
 # %% ../nbs/parts/24_search.ipynb #01276135
@@ -277,7 +276,7 @@ class Folder:
         self.path = Path(path).expanduser()
         if not self.path.is_dir(): raise NotADirectoryError(f"{show_name(path)}: no such folder")
     @cached_property
-    def files(self): return list(_walk(self.path))
+    def files(self): return list(picture_files(self.path))
 
     def pages(self, ask:Ask) -> Iterator[list[Hit]]:
         "One page: every picture that matches."

@@ -8,14 +8,13 @@ Docs: https://lookalikes.github.io/lookalikes/guitars.html.md"""
 __all__ = ['log', 'STEPS', 'SignedRoot', 'Body', 'network', 'three_groups', 'with_valid', 'image_learner', 'finetune', 'Views',
            'Ensemble', 'Climb', 'Rung', 'Ladder', 'ladder', 'Answers']
 
-# %% ../nbs/06_guitars.ipynb #a5f47ffe
+# %% ../nbs/06_guitars.ipynb #d3710e01
 import copy, hashlib, logging, os, tempfile, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
-from PIL import Image
 from torch import nn
 
 from .loaders import image_loaders
@@ -28,10 +27,10 @@ from fastai.optimizer import Adam
 
 from .backbone import DEFAULT, Backbone, _scratch, embed, export_onnx, on_gpu, pixels_model
 from .callbacks import Bfloat16, KeepBest, Resume, Seeded
-from .calibration import Calibration, softmax
-from .classifier import ROOT_EPS, Classifier, write_bundle
+from .calibration import softmax
+from .classifier import ROOT_EPS, Exported, Network, exported
 from .depthwise import has_matrix_unit, quicken
-from .heatmaps import Heatmap, answering, as_heatmap, class_index, grad_cam, heatmap, opened
+from .heatmaps import Heatmap, answering, as_heatmap, class_index, grad_cam, heatmap, joint_heatmap, prepared
 from .imageset import ImageSet
 from .picture import ImageError, open_image
 from .pixels import decode, pixels_fit
@@ -112,7 +111,7 @@ def three_groups(model:nn.Sequential # From `network`
     late = {id(p) for u in units[first:] for p in u.parameters()}
     return [[p for p in body.parameters() if id(p) not in late], [p for p in body.parameters() if id(p) in late], list(head.parameters())]
 
-# %% ../nbs/06_guitars.ipynb #b2e615a9
+# %% ../nbs/06_guitars.ipynb #484eeea3
 def with_valid(images:ImageSet, # With training pictures
                seed:int=42 # For the choice
               ) -> ImageSet: # The same, divided further where it was not
@@ -171,7 +170,7 @@ def _(model:Learner, images:ImageSet) -> Predictions:
     df = images.ok.df.set_index('file').loc[files]
     return Predictions.of(files, df.label, softmax(z) if files else z, list(model.dls.vocab), df.split.to_numpy(), images.path, z, X)
 
-# %% ../nbs/06_guitars.ipynb #b811158d
+# %% ../nbs/06_guitars.ipynb #7c660390
 def _top_lr(learn): return 1e-3 if learn.dls.train.bs >= 16 else 5e-4      # noisier gradients, smaller steps
 
 def finetune(learn:Learner, # From `image_learner`
@@ -184,7 +183,7 @@ def finetune(learn:Learner, # From `image_learner`
     learn.fit_one_cycle(epochs, [lr/10, lr, lr])
     return learn
 
-# %% ../nbs/06_guitars.ipynb #69d106c4
+# %% ../nbs/06_guitars.ipynb #6a909706
 @dataclass
 class Views:
     "A model that looks at several crops of each picture and answers with the mean of what it said (test-time augmentation)."
@@ -197,10 +196,10 @@ class Ensemble:
     models:list # All of the same classes
 
 def _mean(preds):
-    "One table from several of the same pictures."
+    "One table from several of the same pictures, with the features of the first."
     df = preds[0].df
     if any(p.classes != preds[0].classes or list(p.df.file) != list(df.file) for p in preds): raise ValueError("models of an ensemble must know the same classes, and answer for the same pictures")
-    return Predictions.of(df.file, df.label, np.mean([p.probs for p in preds], 0), preds[0].classes, df.split, preds[0].path)
+    return Predictions.of(df.file, df.label, np.mean([p.probs for p in preds], 0), preds[0].classes, df.split, preds[0].path, features=preds[0].features)
 
 def _cropped(model, crop_pct):
     "`model`, looking at another share of the picture."
@@ -214,7 +213,7 @@ def _(model:Ensemble, images:ImageSet) -> Predictions: return _mean([predict(m, 
 @predict.register
 def _(model:Views, images:ImageSet) -> Predictions: return _mean([predict(_cropped(model.model, c), images) for c in model.crops])
 
-# %% ../nbs/06_guitars.ipynb #2a7b2d10
+# %% ../nbs/06_guitars.ipynb #f6cd1b79
 @dataclass
 class Climb:
     "Where a ladder stands, for one split: what a rung is made from."
@@ -314,7 +313,7 @@ def _rung(name, step, climbs, progress):
     k = sum(len(o) for o in climbs)
     return Rung(name, said, seconds/k, 1000*asking/n, _megabytes(climbs[0][0].made[name]))
 
-# %% ../nbs/06_guitars.ipynb #a0139518
+# %% ../nbs/06_guitars.ipynb #39742c08
 @dataclass
 class Ladder:
     "The rungs of a climb, in order."
@@ -393,7 +392,7 @@ def plot(self:Ladder, pictures:int=1000, # To answer, whose time is part of the 
     ax.legend(loc='center left', bbox_to_anchor=(1.01, .5), frameon=False, handlelength=0, markerscale=0)
     return ax
 
-# %% ../nbs/06_guitars.ipynb #8fb694ec
+# %% ../nbs/06_guitars.ipynb #b71ce934
 class Answers(nn.Module):
     "What the graph of a bundle gives: logits, features, and evidence (batch x classes x rows x columns) where features are means of maps."
     def __init__(self, model:nn.Sequential, # From `network`
@@ -408,28 +407,31 @@ class Answers(nn.Module):
         slopes = self.head[1].weight[None]*(.5/(features.abs()+ROOT_EPS).sqrt())[:,None]
         return self.head(features), features, (slopes @ maps.flatten(2)).unflatten(2, maps.shape[2:])/(maps.shape[2]*maps.shape[3])
 
-@patch
-def ship(self:Learner, path:str|os.PathLike, # Folder to make
-         preds:Predictions|None=None, # Their errors are kept with the model
-         extras:dict|None=None, # More files: name -> bytes
-         calibration:Calibration|None=None # How its answers are to be read: see lesson 7
-        ) -> Classifier:
-    "Write the network as a bundle and load it back."
+@exported.register
+def _(model:Learner) -> Exported:
     from safetensors.torch import save
-    model,b = copy.deepcopy(self.model).cpu().to(memory_format=torch.contiguous_format).eval(), self.backbone
+    net,b = copy.deepcopy(model.model).cpu().to(memory_format=torch.contiguous_format).eval(), model.backbone
     with tempfile.TemporaryDirectory() as tmp:
-        answers = Answers(model, b.prep.size)
+        answers = Answers(net, b.prep.size)
         export_onnx(pixels_model(answers, b.prep), b.prep.size, Path(tmp)/'model.onnx', *answers.names)
         graph = (Path(tmp)/'model.onnx').read_bytes()
-    info = dict(kind='finetuned', backbone=dict(name=b.name, source=b.source, weights=b.weights))
-    if preds is not None: info['metrics'] = {s:preds.where(split=s).errors.to_dict() for s in ('valid','test') if preds.where(split=s).judged.any()}
-    last = model[1][-1]
-    tensors = dict(weight=last.weight.detach().numpy(), bias=last.bias.detach().numpy())
-    weights = save({k:v.contiguous() for k,v in model.state_dict().items()})
-    write_bundle(path, graph, tensors, list(self.dls.vocab), b.prep, info, {'weights.safetensors':weights} | (extras or {}), calibration)
-    return Classifier.load(path)
+    last = net[1][-1]
+    head = dict(weight=last.weight.detach().numpy(), bias=last.bias.detach().numpy())
+    return Exported([Network(graph, b.prep, head, save({k:v.contiguous() for k,v in net.state_dict().items()}))], list(model.dls.vocab),
+                    dict(kind='finetuned', backbone=dict(name=b.name, source=b.source, weights=b.weights)))
 
-# %% ../nbs/06_guitars.ipynb #cc33275c
+@exported.register
+def _(model:Views) -> Exported:
+    one = exported(model.model)
+    return Exported([replace(n, prep=replace(n.prep, crop_pct=c)) for c in model.crops for n in one.networks], one.classes, dict(kind='views', crops=list(model.crops), of=one.info))
+
+@exported.register
+def _(model:Ensemble) -> Exported:
+    all = [exported(m) for m in model.models]
+    if any(o.classes != all[0].classes for o in all): raise ValueError("models of an ensemble must know the same classes")
+    return Exported([replace(n, share=n.share/sum(o.share for o in one.networks)) for one in all for n in one.networks], all[0].classes, dict(kind='ensemble', of=[o.info for o in all]))
+
+# %% ../nbs/06_guitars.ipynb #3914e92a
 @answering.register
 def _(model:Learner):
     def ask(pixels):
@@ -439,7 +441,7 @@ def _(model:Learner):
 @heatmap.register
 def _(model:Learner, picture, label=None) -> Heatmap:
     (prep,classes,ask),(body,head) = answering(model), copy.deepcopy(model.model).eval()
-    pixels = opened(picture, prep)
+    pixels = prepared(picture, prep)
     probs = ask(pixels[None])[0]
     c = class_index(classes, label, probs)
     return as_heatmap(pixels, grad_cam(body.net, head, pixels, prep, c)[0], c, probs, classes)
@@ -450,9 +452,4 @@ def _(model:Views, picture, label=None) -> Heatmap: return heatmap(model.model, 
 @heatmap.register
 def _(model:Ensemble, picture, label=None) -> Heatmap:
     inner = _inner(model)
-    prep,classes,_ = answering(inner[0])
-    probs = np.mean([ask(opened(picture, p)[None])[0] for p,_,ask in map(answering, inner)], 0)
-    c = class_index(classes, label, probs)
-    maps = [heatmap(m, picture, classes[c]).large() for m in inner]
-    mean = np.mean([np.asarray(Image.fromarray(o).resize((prep.size,)*2)) for o in maps], 0)
-    return as_heatmap(opened(picture, prep), mean, c, probs, classes)
+    return joint_heatmap(inner, picture, np.mean([ask(prepared(picture, p)[None])[0] for p,_,ask in map(answering, inner)], 0), label)

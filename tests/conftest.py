@@ -58,9 +58,8 @@ def bundle(drawn, tmp_path_factory):
     "A model trained on `drawn`, without its report. Copy it to change it."
     from lookalikes.imageset import ImageSet
     from lookalikes.probe import fit_probe
-    path = tmp_path_factory.mktemp('bundle')/'model'
-    fit_probe(ImageSet.from_folder(drawn)).ship(path)
-    return path
+    from lookalikes.ship import ship
+    return ship(fit_probe(ImageSet.from_folder(drawn)), tmp_path_factory.mktemp('bundle')/'model').path
 
 
 @pytest.fixture

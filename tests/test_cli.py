@@ -502,6 +502,12 @@ def test_kill_at_any_moment(run, tmp_path, own_cache, counted, bundle):
     assert counted() == before
 
 
+def again(bundle, classes):
+    "The network of a bundle, to be written once more."
+    from lookalikes.classifier import Classifier, Exported, Network
+    return Exported([Network((bundle/'model.onnx').read_bytes(), Classifier.load(bundle).prep, {'w': np.zeros(3)})], classes, {})
+
+
 @pytest.mark.parametrize('at', [1, 2])
 def test_stopped_while_replacing_keeps_the_old_bundle(bundle, tmp_path, monkeypatch, at):
     import lookalikes.classifier as c
@@ -515,7 +521,7 @@ def test_stopped_while_replacing_keeps_the_old_bundle(bundle, tmp_path, monkeypa
     with monkeypatch.context() as m:
         m.setattr(c.os, 'replace', replace)
         with pytest.raises(KeyboardInterrupt):
-            c.write_bundle(tmp_path/'m', (bundle/'model.onnx').read_bytes(), {'w': np.zeros(3)}, ['a', 'b'], c.Classifier.load(bundle).prep, {})
+            c.write_bundle(tmp_path/'m', again(bundle, ['a', 'b']))
     assert snapshot(tmp_path) == before
 
 
@@ -523,7 +529,7 @@ def test_what_a_killed_run_left_behind_is_no_obstacle(bundle, tmp_path):
     "In a container every run may have the same process id."
     from lookalikes.classifier import Classifier, write_bundle
     for name in 'new', 'old': shutil.copytree(bundle, tmp_path/f'.m.{os.getpid()}.{name}')
-    for _ in range(2): write_bundle(tmp_path/'m', (bundle/'model.onnx').read_bytes(), {'w': np.zeros(3)}, ['chihuahua', 'muffin'], Classifier.load(bundle).prep, {})
+    for _ in range(2): write_bundle(tmp_path/'m', again(bundle, ['chihuahua', 'muffin']))
     assert [o.name for o in tmp_path.iterdir()] == ['m'] and Classifier.load(tmp_path/'m').classes == ['chihuahua', 'muffin']
 
 

@@ -314,11 +314,12 @@ def test_shipped_calibration(drawn, tmp_path):
     from lookalikes.imageset import ImageSet
     from lookalikes.predictions import predict
     from lookalikes.probe import fit_probe
+    from lookalikes.ship import ship
     images = ImageSet.from_folder(drawn).split(valid=.4, test=.3, seed=1)
     probe = fit_probe(images)
     said = predict(probe, images)
     c = calibrate(said, answered=.7, strangers=.1)
-    clf, test = probe.ship(tmp_path/'m', said, calibration=c), said.where(split='test')
+    clf, test = ship(probe, tmp_path/'m', said, c), said.where(split='test')
     answers = [clf(test.path/f) for f in test.df.file]
     assert np.array_equal([not a['abstained'] for a in answers], test.answered(c))
     assert np.allclose([a['confidence'] for a in answers], test.calibrated(c).df.confidence, atol=1e-3)

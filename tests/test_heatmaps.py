@@ -14,6 +14,7 @@ from lookalikes.heatmaps import answering, deletion_curve, grad_cam, heatmap, oc
 from lookalikes.loaders import Augment
 from lookalikes.picture import ImageError
 from lookalikes.probe import Probe, fit_probe
+from lookalikes.ship import ship
 from lookalikes.train import Ensemble, Views, finetune, image_learner
 
 
@@ -35,7 +36,7 @@ def head_of(probe):
 
 
 def test_probe_bundle_and_gradients_agree(images, probe, tmp_path):
-    clf = probe.ship(tmp_path/'model')
+    clf = ship(probe, tmp_path/'model')
     for label in (None, *images.classes):
         f = picture(images, 'muffin')
         a, b = heatmap(probe, f, label), heatmap(clf, f, label)
@@ -58,7 +59,7 @@ def test_other_networks(images, tmp_path, name, inside):
     slow, _ = grad_cam(b.model(), head_of(p), np.asarray(mine.picture), b.prep, 1)
     assert mine.method == 'Grad-CAM' and mine.values.ndim == 2 and min(mine.values.shape) >= 7
     np.testing.assert_allclose(mine.values, np.maximum(slow, 0), atol=1e-3*np.abs(slow).max()+1e-7)
-    theirs = heatmap(p.ship(tmp_path/'model'), f, 'b')
+    theirs = heatmap(ship(p, tmp_path/'model'), f, 'b')
     assert theirs.method == ('Grad-CAM' if inside else 'occlusion') and theirs.label == 'b'
     if inside: np.testing.assert_allclose(mine.values, theirs.values, atol=1e-3*np.abs(slow).max()+1e-7)
 
@@ -72,7 +73,7 @@ def learner(images, probe):
 def test_a_learner_and_its_bundle(images, learner, tmp_path):
     f = picture(images, 'dalmatian')
     before = {k: v.clone() for k, v in learner.model.state_dict().items()}
-    a, b = heatmap(learner, f), heatmap(learner.ship(tmp_path/'model'), f)
+    a, b = heatmap(learner, f), heatmap(ship(learner, tmp_path/'model'), f)
     assert a.label == b.label and a.values.shape == (3, 3) and a.picture.size == (96, 96)
     np.testing.assert_allclose(a.values, b.values, atol=1e-3*max(a.values.max(), 1e-3))
     assert all(torch.equal(v, before[k]) for k, v in learner.model.state_dict().items())
@@ -144,12 +145,12 @@ def test_bad_input(images, probe, tmp_path):
 def test_a_bundle_from_before_there_was_evidence(images, probe, tmp_path):
     "It still answers, and shows what covering does."
     import onnx
-    clf = probe.ship(tmp_path/'model')
+    clf = ship(probe, tmp_path/'model')
     graph = onnx.load(tmp_path/'model/model.onnx')
     keep = [o for o in graph.graph.output if o.name == 'logits']
     del graph.graph.output[:]
     graph.graph.output.extend(keep)
-    from lookalikes.classifier import write_bundle
-    old = Classifier.load(write_bundle(tmp_path/'old', graph.SerializeToString(), {'weight': probe.weight}, probe.classes, probe.backbone.prep, {}))
+    from lookalikes.classifier import Exported, Network, write_bundle
+    old = Classifier.load(write_bundle(tmp_path/'old', Exported([Network(graph.SerializeToString(), probe.backbone.prep, {'weight': probe.weight})], probe.classes, {})))
     f = picture(images, 'muffin')
     assert old(f)['probabilities'] == pytest.approx(clf(f)['probabilities'], abs=1e-5) and heatmap(old, f).method == 'occlusion'

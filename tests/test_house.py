@@ -142,7 +142,7 @@ def test_wheel_contents(wheel, ini):
         names, info = set(z.namelist()), next(o for o in z.namelist() if o.endswith('/METADATA'))
         meta = z.read(info).decode()
         assert any(re.search(r'/(licenses/)?LICENSE$', o) for o in names)
-    ours = {f'lookalikes/{p.name}' for p in (ROOT/'lookalikes').iterdir() if p.suffix in ('.py', '.js', '.css')} | {f'lookalikes/recipes/{p.name}' for p in (ROOT/'data/recipes').iterdir() if p.suffix in ('.yaml', '.json')}
+    ours = {f'lookalikes/{p.name}' for p in (ROOT/'lookalikes').iterdir() if p.suffix in ('.py', '.js', '.css', '.txt')} | {f'lookalikes/recipes/{p.name}' for p in (ROOT/'data/recipes').iterdir() if p.suffix in ('.yaml', '.json')}
     assert ours == {o for o in names if not o.startswith(info.split('/')[0])}
     assert f"\nVersion: {ini['version']}\n" in meta and '# Lookalikes' in meta
     assert re.search(rf"^License(-Expression)?: {ini['license']}$", meta, re.M)

@@ -14,6 +14,7 @@ from lookalikes.classifier import BundleError, Classifier
 from lookalikes.imageset import ImageSet
 from lookalikes.predictions import Predictions, predict
 from lookalikes.probe import cross_validate, fit_probe, learning_curve
+from lookalikes.ship import ship
 
 
 def clusters(n=60, classes=('a', 'b', 'c'), dim=16, spread=1., seed=0, labels=None, groups=None):
@@ -168,7 +169,7 @@ def test_a_shipped_probe_gives_the_same_probabilities(drawn, tmp_path):
     images = ImageSet.from_folder(drawn).split(valid=.3, seed=1)
     p = fit_probe(images)
     before = predict(p, images)
-    c = p.ship(tmp_path/'m', before, {'note.txt': b'kept'})
+    c = ship(p, tmp_path/'m', before, extras={'note.txt': b'kept'})
     after = predict(Classifier.load(tmp_path/'m'), images)
     assert list(after.df.file) == list(before.df.file) and list(after.df.split) == list(before.df.split)
     assert np.abs(after.probs - before.probs).max() < 1e-3 and list(after.df.pred) == list(before.df.pred)

@@ -15,6 +15,7 @@ from lookalikes.draw import draw
 from lookalikes.loaders import Augment
 from lookalikes.predictions import predict
 from lookalikes.probe import fit_probe
+from lookalikes.ship import ship
 from lookalikes.train import Ensemble, Views, finetune, image_learner, ladder, three_groups, with_valid
 
 posix = pytest.mark.skipif(os.name != 'posix', reason='needs POSIX processes and signals')
@@ -66,7 +67,7 @@ def test_any_network(images, name, tmp_path):
         larger.model.load_state_dict(learn.model.state_dict())
         assert larger.dls.one_batch()[0].shape[-1] == 96
         with larger.no_bar(), larger.no_logging(): larger.fine_tune(1, 1e-4)
-    assert np.abs(predict(learn.ship(tmp_path/'model'), images).probs - predict(learn, images).probs).max() < 1e-3
+    assert np.abs(predict(ship(learn, tmp_path/'model'), images).probs - predict(learn, images).probs).max() < 1e-3
 
 
 def test_weights_out_of_reach(images, monkeypatch):
@@ -110,7 +111,7 @@ def test_command_with_folds(images, tmp_path):
     told = json.loads(r.stdout)
     assert told['folds']['n'] == told['n'] == len(images) and told['valid']['n'] == told['test']['n'] == len(images)//5
     about = json.loads((tmp_path/'model'/'bundle.json').read_text())
-    assert about['kind'] == 'finetuned' and about['preprocess']['size'] == 64 and about['metrics']['test']['n'] == told['test']['n']
+    assert about['kind'] == 'finetuned' and about['networks'][0]['preprocess']['size'] == 64 and about['metrics']['test']['n'] == told['test']['n']
     page = (tmp_path/'model'/'report.html').read_text()
     assert 'fine-tuned for 1 epoch' in page and 'beside its probe' in page and '--no-mirror' in page
     assert sorted(p.name for p in tmp_path.iterdir()) == ['model', 'pictures']

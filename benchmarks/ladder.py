@@ -3,7 +3,7 @@
     python benchmarks/ladder.py
 
 Three seeds, each its own split: 60 % to train on, 20 % to choose the best epoch by, 20 % that nothing of a rung has seen. Writes a row for each
-rung to `data/results/ladder.csv`. All rungs are climbed, those that buy nothing included, so that the table can say so.
+rung to `data/results/ladder.csv`, or `ladder_LESSON.csv` for photographs of another lesson. All rungs are climbed, those that buy nothing included, so that the table can say so.
 """
 import argparse
 import logging
@@ -41,7 +41,7 @@ def main():
     command = 'python benchmarks/ladder.py' + ''.join(f' --{k} {shlex.join(map(str, v if isinstance(v, list) else [v]))}' for k in ('lesson', 'n', 'seeds', 'folds', 'epochs', 'steps', 'size') if (v := getattr(args, k)) != ap.get_default(k))
     table = climbed.table.reset_index().assign(command=command)
     args.out.mkdir(parents=True, exist_ok=True)
-    write_atomic(args.out/'ladder.csv', csv_text(table).encode())
+    write_atomic(args.out/('ladder.csv' if args.lesson == ap.get_default('lesson') else f'ladder_{args.lesson}.csv'), csv_text(table).encode())
     print(climbed, file=sys.stderr)
 
 

@@ -6,10 +6,10 @@ Docs: https://lookalikes.github.io/lookalikes/parts/classifier.html.md"""
 
 # %% auto #0
 __all__ = ['ROOT_EPS', 'FORMAT', 'BUNDLE', 'NEIGHBOURS', 'REQUIRED', 'NOTHING', 'signed_root', 'attach_head', 'Network',
-           'Exported', 'exported', 'check_free', 'write_bundle', 'write_folder', 'BundleError', 'Classifier',
+           'Exported', 'exported', 'check_free', 'write_bundle', 'write_folder', 'BundleError', 'Loaded', 'Classifier',
            'predict_files']
 
-# %% ../nbs/parts/32_classifier.ipynb #95abfdd4
+# %% ../nbs/parts/32_classifier.ipynb #20223e8b
 import copy, hashlib, json, os, shutil, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from .calibration import Calibration, softmax
-from .picture import ImageError, Preprocess, find_pictures, open_image, read_bytes, show_name
+from .picture import ImageError, Preprocess, find_pictures, n_cores, open_image, read_bytes, show_name
 
 # %% ../nbs/parts/32_classifier.ipynb #bf1fe4d4
 ROOT_EPS = .01
@@ -184,12 +184,36 @@ def _checked(path):
     if bad: refuse(f"holds {bad[0]}, a pickle, which could run code; bundles have none")
     return info
 
-# %% ../nbs/parts/32_classifier.ipynb #1f62d76e
+# %% ../nbs/parts/32_classifier.ipynb #1d41160e
+class Loaded:
+    "A network ready to run: what its graph gives (`outputs`), how pictures are prepared for it, and how much it counts."
+    def __init__(self, graph:bytes, prep:Preprocess, share:float=1.):
+        self.graph,self.prep,self.share,self.sessions = graph,prep,share,{}
+        self.outputs = [o.name for o in self.session(1).get_outputs()]
+    def view(self, prep:Preprocess, share:float) -> 'Loaded':
+        "The same network, behind another preparation."
+        other = copy.copy(self)
+        other.prep,other.share = prep,share
+        return other
+    def session(self, threads:int): # ONNX Runtime's; one for each number of threads, made when first asked for
+        import onnxruntime as ort
+        if threads not in self.sessions:
+            opts = ort.SessionOptions()
+            opts.intra_op_num_threads,opts.inter_op_num_threads,opts.log_severity_level = threads, 1, 3
+            self.sessions[threads] = ort.InferenceSession(self.graph, opts, providers=['CPUExecutionProvider'])
+        return self.sessions[threads]
+    def run(self, pixels, outputs, alone=False):
+        import onnxruntime as ort
+        options = ort.RunOptions()
+        options.only_execute_path_to_fetches = True     # what nobody asks for is not computed
+        return self.session(min(n_cores(), 8) if alone else 1).run(list(outputs), {'pixels':pixels}, options)
+
+# %% ../nbs/parts/32_classifier.ipynb #783c454b
 class Classifier:
     "A trained model that answers with a class and a probability. Make one with `Classifier.load`."
-    def __init__(self, info:dict, networks:list, path:Path): # Networks: of each the ONNX Runtime session, the `Preprocess` and the share
+    def __init__(self, info:dict, networks:list, path:Path): # Networks: `Loaded`
         self.info,self.networks,self.path,self.classes = info,networks,path,info['classes']
-        self.prep,self.outputs = networks[0][1],[o.name for o in networks[0][0].get_outputs()]
+        self.prep,self.outputs = networks[0].prep,networks[0].outputs
         neighbours = np.load(path/NEIGHBOURS, allow_pickle=False) if NEIGHBOURS in info['parts'] else None
         self.calibration = Calibration.from_dict(info['calibration'], neighbours)
 
@@ -199,16 +223,18 @@ class Classifier:
         "Check and load a bundle; raises `BundleError` naming what is wrong."
         path = Path(path)
         info = _checked(path)
-        sessions = {g:_session(path/g) for g in dict.fromkeys(o['graph'] for o in info['networks'])}
-        return cls(info, [(sessions[o['graph']], Preprocess.from_dict(o['preprocess']), o['share']) for o in info['networks']], path)
+        loaded = {}
+        for o in info['networks']:
+            if o['graph'] not in loaded: loaded[o['graph']] = Loaded((path/o['graph']).read_bytes(), None)
+        return cls(info, [loaded[o['graph']].view(Preprocess.from_dict(o['preprocess']), o['share']) for o in info['networks']], path)
 
     def alone(self) -> list: # Of Classifiers
         "Each network by itself, of several views of it the first."
         def one(network):
             clf = copy.copy(self)
-            clf.networks,clf.prep,clf.outputs = [(*network, 1.)], network[1], [o.name for o in network[0].get_outputs()]
+            clf.networks,clf.prep,clf.outputs = [network], network.prep, network.outputs
             return clf
-        return [one(o) for o in {id(s):(s,p) for s,p,_ in reversed(self.networks)}.values()][::-1]
+        return [one(o) for o in {id(n.graph):n for n in reversed(self.networks)}.values()][::-1]
 
     def __repr__(self): return f"Classifier of {len(self.classes)} classes ({', '.join(self.classes[:6])}{', …' if len(self.classes) > 6 else ''}) in {self.path.name}/"
 
@@ -217,20 +243,18 @@ class Classifier:
               ) -> list: # Of RGB images, one for each network
         "Open a picture as this model wants it; raises `ImageError`."
         if hasattr(picture, 'convert'): return [picture.convert('RGB')]*len(self.networks)
-        sides = [p.min_side for _,p,_ in self.networks]
+        sides = [n.prep.min_side for n in self.networks]
         if len(set(sides)) > 1 and not isinstance(picture, bytes): picture,kwargs = read_bytes(picture), dict(name=picture) | kwargs
         at = {m:open_image(picture, m, **kwargs) for m in dict.fromkeys(sides)}     # decoded as reduced as each network had it in training
         return [at[m] for m in sides]
 
     def run(self, pixels:np.ndarray, # uint8, batch x size x size x 3, as `prep` makes them
             *outputs:str, # Some of `self.outputs`: logits, features, evidence
-            network:int=0 # Which one
+            network:int=0, # Which one
+            alone:bool=False # Give all cores to this call: sooner, where no others wait
            ) -> list: # Of float32 arrays
         "What a network's graph gives."
-        import onnxruntime as ort
-        options = ort.RunOptions()
-        options.only_execute_path_to_fetches = True     # what nobody asks for is not computed
-        return self.networks[network][0].run(list(outputs), {'pixels':pixels}, options)
+        return self.networks[network].run(pixels, outputs, alone)
 
     def probs(self, pixels:np.ndarray # uint8, batch x size x size x 3, as `prep` makes them
              ) -> np.ndarray: # float32, batch x classes
@@ -238,25 +262,27 @@ class Classifier:
         return self.calibration.probs(self.run(pixels, 'logits')[0])
 
     def logits(self, pictures, # From `opened`, a list each
-               *more:str # Other outputs of the first network
+               *more:str, # Other outputs of the first network
+               alone:bool=False # Give all cores to this call
               ) -> list: # Of float32 arrays: logits (pictures x classes), of several networks the logarithm of their mean probabilities, and what else was asked for
         "What the networks say together."
-        ready = lambda i: np.stack([self.networks[i][1](o[i]) for o in pictures])
-        z,*rest = self.run(ready(0), 'logits', *more)
-        others = [self.run(ready(i), 'logits', network=i)[0] for i in range(1, len(self.networks))]
-        if others: z = np.log(np.maximum(np.average([softmax(o) for o in (z, *others)], 0, [share for _,_,share in self.networks]), 1e-12))
+        ready = [np.stack([n.prep(o[i]) for o in pictures]) for i,n in enumerate(self.networks)]
+        z,*rest = self.run(ready[0], 'logits', *more, alone=alone)
+        others = [n.run(x, ['logits'], alone)[0] for n,x in zip(self.networks[1:], ready[1:])]
+        if others: z = np.log(np.maximum(np.average([softmax(o) for o in (z, *others)], 0, [n.share for n in self.networks]), 1e-12))
         return [z, *rest]
 
     def __call__(self, picture # File, bytes or PIL image
                 ) -> dict: # `label`, `confidence`, `abstained`, `why`, `labels`, `strangeness`, `probabilities`
         "Classify one picture; raises `ImageError` when it cannot be opened."
-        return self.answers([self.opened(picture)])[0]
+        return self.answers([self.opened(picture)], alone=True)[0]
 
-    def answers(self, pictures # From `opened`, a list each
+    def answers(self, pictures, # From `opened`, a list each
+                alone:bool=False # Give all cores to this call
                ) -> list: # A dict for each: see `__call__`
         "What the model says of opened pictures, and how that is to be taken."
         cal,near = self.calibration, self.calibration.neighbours is not None and 'features' in self.outputs
-        z,*features = self.logits(pictures, *['features']*near)
+        z,*features = self.logits(pictures, *['features']*near, alone=alone)
         probs = cal.probs(z)
         sets,far = cal.label_set(probs) if cal.quantile is not None else [None]*len(probs), cal.distance(features[0]) if near else [None]*len(probs)
         return [self._answer(*o) for o in zip(probs, sets, far)]
@@ -268,14 +294,7 @@ class Classifier:
                     labels=None if possible is None else [self.classes[j] for j in np.argsort(-p) if possible[j]], strangeness=None if far is None else float(far),
                     probabilities={c:float(v) for c,v in zip(self.classes, p)})
 
-def _session(file):
-    import onnxruntime as ort
-    opts = ort.SessionOptions()
-    opts.intra_op_num_threads = opts.inter_op_num_threads = 1      # cores share pictures, not one picture's sums
-    opts.log_severity_level = 3
-    return ort.InferenceSession(file.read_bytes(), opts, providers=['CPUExecutionProvider'])
-
-# %% ../nbs/parts/32_classifier.ipynb #23ba077a
+# %% ../nbs/parts/32_classifier.ipynb #4da9444c
 NOTHING = dict.fromkeys(('label','confidence','abstained','why','labels','strangeness','probabilities'))
 
 def predict_files(self, files, # A file, folder or pattern, or several: see `find_pictures`
@@ -290,7 +309,7 @@ def predict_files(self, files, # A file, folder or pattern, or several: see `fin
         if good: out.update({f:dict(file=f) | a | dict(error=None) for f,a in zip(good, self.answers(opened))})
         return [out[f] for f in part]
     files = find_pictures(*([files] if isinstance(files, (str, os.PathLike)) else files))
-    with ThreadPoolExecutor(workers or os.cpu_count()) as ex:
+    with ThreadPoolExecutor(workers or n_cores()) as ex:
         for rows in ex.map(some, [files[i:i+8] for i in range(0, len(files), 8)]): yield from rows
 
 Classifier.predict_files = predict_files

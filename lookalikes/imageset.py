@@ -6,9 +6,9 @@ Docs: https://lookalikes.github.io/lookalikes/parts/imageset.html.md"""
 
 # %% auto #0
 __all__ = ['TEXT', 'COLUMNS', 'STATUSES', 'SPLITS', 'MANIFEST', 'SPLIT_NAMES', 'ImageSet', 'read_csv', 'write_atomic', 'csv_text',
-           'JsonLines', 'n_cores', 'watched', 'progress_bar']
+           'JsonLines', 'watched', 'progress_bar']
 
-# %% ../nbs/parts/01_imageset.ipynb #7c21d8fb
+# %% ../nbs/parts/01_imageset.ipynb #8c25f574
 import csv, io, json, os, re, zlib
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from filelock import FileLock
 from PIL import Image
 
-from .picture import ImageError, contact_sheet, open_image, picture_facts, picture_files, read_bytes, show_name
+from .picture import ImageError, contact_sheet, n_cores, open_image, picture_facts, picture_files, read_bytes, show_name
 
 # %% ../nbs/parts/01_imageset.ipynb #12412888
 TEXT = ['file','label','split','group','sha256','status','reason','query','url','page','license','creator','retrieved']
@@ -260,11 +260,7 @@ class JsonLines:
         if self.out: os.fsync(self.out.fileno()); self.out.close()
         self.out = None
 
-# %% ../nbs/parts/01_imageset.ipynb #40d05615
-def n_cores() -> int:
-    "Processor cores this process may use."
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
+# %% ../nbs/parts/01_imageset.ipynb #a82e2227
 def watched(show:bool|None=None # A caller's own wish
            ) -> bool:
     "Whether to show progress: by default on a terminal and in Jupyter, where somebody is watching."

@@ -7,8 +7,8 @@ Docs: https://lookalikes.github.io/lookalikes/parts/limits.html.md"""
 # %% auto #0
 __all__ = ['ServerLimits', 'Refusal', 'Gone', 'size', 'Door', 'Parts', 'read_files', 'prompt_protocol']
 
-# %% ../nbs/parts/50_limits.ipynb #d7ea2cef
-import asyncio, os, time
+# %% ../nbs/parts/50_limits.ipynb #cbba7c4a
+import asyncio, time
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from io import BytesIO
@@ -16,7 +16,9 @@ from io import BytesIO
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-# %% ../nbs/parts/50_limits.ipynb #57c69ed3
+from .picture import n_cores
+
+# %% ../nbs/parts/50_limits.ipynb #f77139be
 @dataclass(frozen=True)
 class ServerLimits:
     "What a server takes, holds and waits for. Sizes in bytes, times in seconds."
@@ -45,7 +47,7 @@ class ServerLimits:
     @property
     def cores(self) -> int:
         "How many pictures are worked on at a time."
-        return self.workers or (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
+        return self.workers or n_cores()
 
 # %% ../nbs/parts/50_limits.ipynb #23084526
 class Refusal(Exception):

@@ -7,7 +7,7 @@ Docs: https://lookalikes.github.io/lookalikes/parts/picture.html.md"""
 # %% auto #0
 __all__ = ['FORMATS', 'MAX_BYTES', 'MAX_PIXELS', 'ENDINGS', 'show_name', 'ImageError', 'sniff', 'read_bytes', 'open_image',
            'picture_facts', 'Preprocess', 'Sheet', 'data_uri', 'thumbnail', 'contact_sheet', 'picture_files',
-           'find_pictures']
+           'find_pictures', 'n_cores']
 
 # %% ../nbs/parts/00_picture.ipynb #cd845d12
 import base64, errno, functools, glob, hashlib, io, os, re, stat, struct, threading, warnings
@@ -340,3 +340,8 @@ def find_pictures(*sources # Files, folders, and patterns such as 'photos/**/*.j
         else: some = sorted(f for f in glob.glob(s, recursive=True) if not os.path.isdir(f) and _looks_like_picture(f, os.path.isfile(f))) or [s]
         found.update(dict.fromkeys(some))
     return list(found)
+
+# %% ../nbs/parts/00_picture.ipynb #7e3e2aa0
+def n_cores() -> int:
+    "Processor cores this process may use."
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

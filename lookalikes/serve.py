@@ -7,8 +7,8 @@ Docs: https://lookalikes.github.io/lookalikes/parts/serve.html.md"""
 # %% auto #0
 __all__ = ['Answers', 'Guard', 'refuse', 'Prediction', 'PredictReply', 'Problem', 'app', 'Server', 'serve']
 
-# %% ../nbs/parts/51_serve.ipynb #3f86273c
-import asyncio, os, socket, threading
+# %% ../nbs/parts/51_serve.ipynb #5677f840
+import asyncio, os, signal, socket, threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -178,7 +178,7 @@ def _example(label, picture):
     im.thumbnail((512,512))
     return dict(label=str(label), image=data_uri(im))
 
-# %% ../nbs/parts/51_serve.ipynb #7510d74c
+# %% ../nbs/parts/51_serve.ipynb #df30ec35
 class Server:
     "A server under way. Leave it with `stop`, or use it in a `with` statement."
     def __init__(self, app, host:str, port:int, limits:ServerLimits):
@@ -192,9 +192,13 @@ class Server:
     def __repr__(self): return f'Server at {self.url}' + ' (stopped)'*(self.socket.fileno() < 0)
     def run(self):
         "Serve until told to stop."
+        # Uvicorn ends in good order at a signal, and then sends it once more, to whoever listened before: nobody dies of it here
+        before = signal.signal(signal.SIGTERM, lambda *_: None) if threading.current_thread() is threading.main_thread() else None
         try: self.uvicorn.run(sockets=[self.socket])
         except KeyboardInterrupt: pass
-        finally: self.socket.close()
+        finally:
+            self.socket.close()
+            if before is not None: signal.signal(signal.SIGTERM, before)
     def start(self):
         "Serve in a thread of its own."
         self.thread = threading.Thread(target=self.run, name='lookalikes server', daemon=True)

@@ -49,11 +49,11 @@ class ServerLimits:
         "How many pictures are worked on at a time."
         return self.workers or n_cores()
 
-# %% ../nbs/parts/50_limits.ipynb #23084526
+# %% ../nbs/parts/50_limits.ipynb #822efbe8
 class Refusal(Exception):
     "A request that is not answered: HTTP status, the reason in words, and perhaps when to try again."
     def __init__(self, status:int, reason:str, retry:int|None=None):
-        self.status,self.reason,self.retry = status,reason,retry
+        self.status,self.reason,self.retry,self.whole = status,reason,retry,False    # `whole`: nothing of the request is left to be received
         super().__init__(reason)
 
 class Gone(Exception): "Nobody is left to answer."
@@ -133,7 +133,7 @@ class Parts:
         self.data = None
     def on_end(self): self.ended = True
 
-# %% ../nbs/parts/50_limits.ipynb #089aa97f
+# %% ../nbs/parts/50_limits.ipynb #f6a3fe46
 async def read_files(scope:dict, # ASGI: of an HTTP request
                      receive, # ASGI: gives the next piece of the body
                      limits:ServerLimits,
@@ -153,8 +153,12 @@ async def read_files(scope:dict, # ASGI: of an HTTP request
         try: message = await asyncio.wait_for(receive(), max(min(limits.stall, end-time.monotonic()), .001))
         except (asyncio.TimeoutError, TimeoutError): raise Refusal(408, 'the request came too slowly') from None
         if message['type'] == 'http.disconnect': raise Gone()
-        take(len(piece := message.get('body', b'')))
-        parts.feed(piece)
+        try:
+            take(len(piece := message.get('body', b'')))
+            parts.feed(piece)
+        except Refusal as e:
+            e.whole = not message.get('more_body')
+            raise
         if not message.get('more_body'): return parts.done()
 
 # %% ../nbs/parts/50_limits.ipynb #766744b2

@@ -85,6 +85,7 @@ $('take').addEventListener('click', () => {
 })
 $('close').addEventListener('click', () => { stop(); $('camera').focus() })
 
+$('try').hidden = !props.examples.length
 props.examples.forEach(o => {
   const b = make('button', {type: 'button'}, make('img', {src: o.image, alt: `Example: ${o.label}`}))
   b.addEventListener('click', () => {

@@ -9,13 +9,13 @@ __all__ = ['FORMATS', 'MAX_BYTES', 'MAX_PIXELS', 'ENDINGS', 'show_name', 'ImageE
            'picture_facts', 'Preprocess', 'Sheet', 'data_uri', 'thumbnail', 'contact_sheet', 'picture_files',
            'find_pictures', 'n_cores']
 
-# %% ../nbs/parts/00_picture.ipynb #cd845d12
+# %% ../nbs/parts/00_picture.ipynb #3aba28fa
 import base64, errno, functools, glob, hashlib, io, os, re, stat, struct, threading, warnings
 from dataclasses import asdict, dataclass
 from html import escape
 
 import numpy as np
-from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageCms, ImageDraw, ImageFont
 
 # %% ../nbs/parts/00_picture.ipynb #b7091d40
 def show_name(file) -> str: # Printable on one line
@@ -89,7 +89,7 @@ def _os_reason(path, e):
     if e.errno == errno.ENXIO: return 'a socket or device, not a file'
     return 'no permission to read it' if e.errno in (errno.EACCES, errno.EPERM) else f'cannot be opened ({e.strerror})'
 
-# %% ../nbs/parts/00_picture.ipynb #37f7cbeb
+# %% ../nbs/parts/00_picture.ipynb #71d863ac
 MAX_PIXELS = 100_000_000
 
 class _Quiet:
@@ -121,6 +121,7 @@ def open_image(src:str|os.PathLike|bytes, # File, or its bytes
     try:
         with _quiet:
             if kind == 'ICO': _check_icon(data, name, max_pixels)
+            if kind == 'WEBP' and (size := _webp_size(data)) and size[0]*size[1] > max_pixels: raise ImageError(name, _too_large(size, max_pixels))
             im = Image.open(io.BytesIO(data), formats=_readable())
             if im.width*im.height > max_pixels: raise ImageError(name, _too_large(im.size, max_pixels))
             full = im.size
@@ -148,6 +149,11 @@ def _check_icon(data, name, max_pixels):
     "Pillow decodes the PNG inside an icon while opening it, before its size can be asked for."
     for m in re.finditer(rb'IHDR(.{8})', data, re.S):
         if (size := struct.unpack('>II', m[1]))[0]*size[1] > max_pixels: raise ImageError(name, _too_large(size, max_pixels))
+
+def _webp_size(data):
+    "Width and height that a WebP's head claims: some Pillows try to find memory for it while opening."
+    kind,number = data[12:16], lambda a,b: int.from_bytes(data[a:b], 'little')
+    return {b'VP8X':(1+number(24, 27), 1+number(27, 30)), b'VP8L':(1+(number(21, 25) & 0x3fff), 1+(number(21, 25) >> 14 & 0x3fff)), b'VP8 ':(number(26, 28) & 0x3fff, number(28, 30) & 0x3fff)}.get(kind)
 
 def _too_large(size, limit): return f'too large: {size[0]:,} x {size[1]:,} pixels, over the limit of {limit:,}'
 
@@ -236,7 +242,7 @@ class Preprocess:
     @classmethod
     def from_dict(cls, d:dict): return cls(**{**d, 'mean':tuple(d['mean']), 'std':tuple(d['std'])})
 
-# %% ../nbs/parts/00_picture.ipynb #adf5a48e
+# %% ../nbs/parts/00_picture.ipynb #3ee219bd
 class Sheet:
     "A grid of pictures that shows itself in a notebook."
     def __init__(self, image:Image.Image, alt:str): self.image,self.alt = image,alt
@@ -256,7 +262,10 @@ def thumbnail(im:Image.Image, # RGB
               size:int=128 # Height and width, pixels
              ) -> Image.Image:
     "`im`, whole, fitted into a white square."
-    return ImageOps.pad(im, (size, size), Image.Resampling.BICUBIC, color='white')
+    w,h = (size, max(1, round(im.height/im.width*size))) if im.width >= im.height else (max(1, round(im.width/im.height*size)), size)      # a line of pixels stays one
+    page = Image.new('RGB', (size,size), 'white')
+    page.paste(im.resize((w,h), Image.Resampling.BICUBIC), (round((size-w)/2), round((size-h)/2)))
+    return page
 
 # %% ../nbs/parts/00_picture.ipynb #e000ef1d
 def contact_sheet(pics, # Pictures: `Image`s or files

@@ -58,7 +58,7 @@ class Answers:
             try: return await asyncio.wait_for(work, self.limits.answer)
             except (asyncio.TimeoutError, TimeoutError): raise Refusal(503, f'no answer within {self.limits.answer:g} seconds', 5) from None
 
-# %% ../nbs/parts/51_serve.ipynb #2a8d9f4a
+# %% ../nbs/parts/51_serve.ipynb #dd2a64db
 _POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
            "media-src 'self' blob: mediastream:; connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'")  # Gradio's templates are scripts made on the spot
 _HEADERS = [(b'content-security-policy', _POLICY.encode()), (b'x-content-type-options', b'nosniff'), (b'referrer-policy', b'no-referrer')]
@@ -85,7 +85,7 @@ class Guard:
 
 def refuse(status:int, reason:str, retry:int|None=None, **more) -> JSONResponse:
     "A refusal as JSON; what is left of a body that was not read ends with the connection."
-    return JSONResponse({'error':reason} | more, status, {'retry-after':str(retry)} if retry else None)
+    return JSONResponse({'error':reason} | more, status, ({'retry-after':str(retry)} if retry else {}) | ({'connection':'close'} if status == 408 else {}))
 
 async def _drain(receive, limits):
     "Let a client finish sending what is thrown away, for it reads no answer before; not for long."
@@ -123,7 +123,7 @@ _BODY = {'requestBody':{'required':True, 'content':{'multipart/form-data':{'sche
 _PROBLEMS = {k:{'model':Problem, 'description':v} for k,v in {400:'The form is damaged or holds no file', 408:'It came too slowly', 413:'Too large, or too many files',
     415:'Not multipart/form-data', 422:'None of the files is a picture', 503:'Too busy; Retry-After says when to come again'}.items()}
 
-# %% ../nbs/parts/51_serve.ipynb #a52ccb16
+# %% ../nbs/parts/51_serve.ipynb #982381ff
 def app(model, # A bundle's folder, or a `Classifier`
         limits:ServerLimits|None=None, # What it takes from strangers
         page:bool=True, # With the page, which needs Gradio
@@ -152,7 +152,7 @@ def _routes(api, answers):
         with door.request(), door.body() as take:
             try: files = await read_files(request.scope, request.receive, limits, take)
             except Refusal as e:
-                if e.status in (413,415,503) and b'100-continue' not in (v for k,v in request.scope['headers'] if k == b'expect'): await _drain(request.receive, limits)
+                if e.status in (413,415,503) and not e.whole and b'100-continue' not in (v for k,v in request.scope['headers'] if k == b'expect'): await _drain(request.receive, limits)
                 raise
             rows = await answers.several(files, explain)
         if any(r['error'] is None for r in rows): return JSONResponse(dict(predictions=rows))

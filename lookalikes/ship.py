@@ -23,7 +23,7 @@ from .picture import ImageError, open_image, thumbnail
 from .predictions import Predictions
 from .thumbnails import THUMBNAILS, pack_thumbnails, typical_and_varied
 
-# %% ../nbs/08_ship.ipynb #63e37ab6
+# %% ../nbs/08_ship.ipynb #30b3e9f4
 def pick_thumbnails(preds:Predictions, # With the training pictures, or else those that there are
                     classes, # Of the model
                     images:ImageSet|None=None, # For the credits
@@ -37,7 +37,8 @@ def pick_thumbnails(preds:Predictions, # With the training pictures, or else tho
     for i,c in enumerate(classes):
         mine = np.flatnonzero((said.df.label == c).to_numpy())
         few = max(1, n//len(classes))
-        for k in mine[typical_and_varied(said.features[mine], few) if said.features is not None else np.argsort(-said.df.confidence.to_numpy()[mine], kind='stable')[:few]]:
+        order = typical_and_varied(said.features[mine], few) if said.features is not None else np.argsort(-said.df.confidence.to_numpy()[mine], kind='stable')[:few]
+        for k in mine[order]:
             try: im = thumbnail(open_image(said.path/said.df.file[k], size), size)
             except ImageError: continue      # gone since: the model does not need it
             im.save(out := BytesIO(), 'jpeg', quality=85)
@@ -47,7 +48,7 @@ def pick_thumbnails(preds:Predictions, # With the training pictures, or else tho
 
 def _credit(row): return ', '.join(o for o in (row.creator, row.license) if o)
 
-# %% ../nbs/08_ship.ipynb #5232c09b
+# %% ../nbs/08_ship.ipynb #e873615c
 def _table(head, rows): return '\n'.join(['| ' + ' | '.join(o) + ' |' for o in ([*head], ['---']*len(head), *[[str(c) for c in r] for r in rows])])
 
 def _exam(preds):
@@ -57,9 +58,10 @@ def _exam(preds):
         if (some := preds.where(split=s)).judged.any(): return s, some
     return None, None
 
-def _results(preds, calibration):
+def _results(preds):
+    "How often it is right: in all, and by class."
     exam,said = _exam(preds)
-    if said is None: return ['Nobody has measured it on pictures that it did not learn from.'], []
+    if said is None: return ['Nobody has measured it on pictures that it did not learn from.']
     splits = [(s, preds.where(split=s).errors) for s in ('valid','test') if preds.where(split=s).judged.any()]
     out = [_table(['pictures of', 'right', 'of', 'accuracy', '95 % interval'], [(s, e.n-e.errors, e.n, f'{1-e.rate:.1%}', f'{1-e.interval[1]:.1%} to {1-e.interval[0]:.1%}') for s,e in splits])]
     if exam == 'valid': out.append('There were no test pictures. Validation pictures helped to choose the model, so this flatters it a little.')
@@ -68,17 +70,24 @@ def _results(preds, calibration):
     out.append(_table(['class', 'wrong', 'of', 'error', '95 % interval'], [(md_text(c), int(r.errors), int(r.n), f'{r.error_rate:.1%}', f'{r.low:.1%} to {r.high:.1%}') for c,r in pc.iterrows()]))
     top = said.most_confused()[:5]
     if top: out.append('Most often confused: ' + '; '.join(f'{md_text(a)} called {md_text(b)} ({n} times)' for a,b,n in top) + '.')
-    sure = []
-    if calibration is not None:
-        before,after = said.ece(), said.calibrated(calibration).ece()
-        sure.append(f'Its logits are divided by {calibration.temperature:.3g} before softmax makes probabilities of them. With that: {after}. Without it: {before.value:.1%}.')
-        if calibration.quantile is not None: sure.append(f'Of its label sets, {said.label_sets(calibration)}.')
-        kept = said.where(said.answered(calibration))
-        if calibration.threshold or calibration.stranger is not None:
-            sure.append(f"It declines to answer {f'below a probability of {calibration.threshold:.1%}' if calibration.threshold else ''}{' and ' if calibration.threshold and calibration.stranger is not None else ''}"
-                        f"{'where a picture is unlike everything it learnt from' if calibration.stranger is not None else ''}: of {len(said)} {exam} pictures it answered {len(kept)}" + (f', with {kept.errors.accuracy}.' if kept.judged.any() else '.'))
-    return out, sure or ['Its probabilities were not calibrated: take "90 %" as "rather sure", not as nine times in ten.']
+    return out
 
+# %% ../nbs/08_ship.ipynb #9783fd48
+def _sureness(preds, calibration):
+    "What its probabilities are worth, and when it declines to answer."
+    exam,said = _exam(preds)
+    if said is None: return []
+    if calibration is None: return ['Its probabilities were not calibrated: take "90 %" as "rather sure", not as nine times in ten.']
+    before,after = said.ece(), said.calibrated(calibration).ece()
+    out = [f'Its logits are divided by {calibration.temperature:.3g} before softmax makes probabilities of them. With that: {after}. Without it: {before.value:.1%}.']
+    if calibration.quantile is not None: out.append(f'Of its label sets, {said.label_sets(calibration)}.')
+    when = [f'below a probability of {calibration.threshold:.1%}']*bool(calibration.threshold) + ['where a picture is unlike everything it learnt from']*(calibration.stranger is not None)
+    if when:
+        kept = said.where(said.answered(calibration))
+        out.append(f"It declines to answer {' and '.join(when)}: of {len(said)} {exam} pictures it answered {len(kept)}" + (f', with {kept.errors.accuracy}.' if kept.judged.any() else '.'))
+    return out
+
+# %% ../nbs/08_ship.ipynb #a21d9e83
 def _data(images, preds, classes):
     "Where the pictures came from, in numbers."
     if images is None and preds is None: return ['Not recorded.']
@@ -97,6 +106,7 @@ def _data(images, preds, classes):
     if asked: out.append('Found by searching for: ' + ', '.join(md_text(q) for q in asked[:40]) + (', …' if len(asked) > 40 else '') + '.')
     return out
 
+# %% ../nbs/08_ship.ipynb #ddf4531d
 def _limits(model, images, preds, calibration):
     "What the numbers themselves say against it."
     k,out = len(model.classes), []
@@ -114,6 +124,7 @@ def _limits(model, images, preds, calibration):
     out.append("Let nothing that matters to a person depend on its word alone.")
     return ['\n'.join(f'- {o}' for o in out)]
 
+# %% ../nbs/08_ship.ipynb #bfa56d06
 def _named(info):
     "What a model is, in a few words."
     of = info.get('of')
@@ -128,7 +139,8 @@ def model_card(model:Exported, # From `exported`
                preds:Predictions|None=None, # What it says of its pictures
                calibration:Calibration|None=None,
                images:ImageSet|None=None, # The dataset
-               facts:dict|None=None # How it was made: name -> value
+               facts:dict|None=None, # How it was made: name -> value
+               about:str|None=None # What it is for, and whom a mistake hurts: Markdown
               ) -> str: # Markdown, with a YAML head as model hubs read it
     "What somebody who meets the model needs to know (Mitchell et al., 2019)."
     exam,said = _exam(preds)
@@ -136,16 +148,15 @@ def model_card(model:Exported, # From `exported`
     if said is not None:
         result = dict(task=dict(type='image-classification'), dataset=dict(name=title, type='imagefolder', split=exam), metrics=[dict(type='accuracy', value=round(1-said.errors.rate, 4))])
         head['model-index'] = [dict(name=title, results=[result])]
-    results,sure = _results(preds, calibration)
-    known = ', '.join(md_text(c) for c in model.classes)
+    sure,known = _sureness(preds, calibration), ', '.join(md_text(c) for c in model.classes)
     facts = {'model':_named(model.info), 'made with':f'lookalikes {__version__}'} | (facts or {})
-    return '\n\n'.join(['---\n' + yaml.safe_dump(head, sort_keys=False, allow_unicode=True).rstrip() + '\n---', f'# {md_text(title)}', f'Tells {len(model.classes)} classes apart: {known}.',
-        '## How good is it?', *results, *(['## How sure is it?', *sure] if sure else []), '## What did it learn from?', *_data(images, preds, model.classes), '## Where are its limits?', *_limits(model, images, preds, calibration),
+    return '\n\n'.join(['---\n' + yaml.safe_dump(head, sort_keys=False, allow_unicode=True).rstrip() + '\n---', f'# {md_text(title)}', f'Tells {len(model.classes)} classes apart: {known}.', *([about.strip()] if about else []),
+        '## How good is it?', *_results(preds), *(['## How sure is it?', *sure] if sure else []), '## What did it learn from?', *_data(images, preds, model.classes), '## Where are its limits?', *_limits(model, images, preds, calibration),
         '## How is it used?', '```python\nfrom lookalikes.classifier import Classifier\n\nclf = Classifier.load(\'this_folder\')\nclf(\'photo.jpg\')\n```',
         'Or `lookalikes serve this_folder` for a page in the browser. Neither needs PyTorch; nothing in this folder is a pickle, and `bundle.json` holds the sha256 of every file.',
         '## How was it made?', _table(['what', 'how'], [(md_text(k), md_text(v)) for k,v in facts.items()])]) + '\n'
 
-# %% ../nbs/08_ship.ipynb #73d95edc
+# %% ../nbs/08_ship.ipynb #9302f07f
 def ship(model, # `Probe`, `Learner` of `image_learner`, `Views` or `Ensemble`
          path:str|os.PathLike, # Folder to make; an older bundle there is replaced
          preds:Predictions|None=None, # What the model says of its pictures: for the card's numbers and the thumbnails
@@ -153,6 +164,7 @@ def ship(model, # `Probe`, `Learner` of `image_learner`, `Views` or `Ensemble`
          images:ImageSet|None=None, # The dataset; read from the manifest beside the pictures of `preds` when not given
          title:str|None=None, # Of the card; from the folder's name when not given
          facts:dict|None=None, # How it was made, for the card: name -> value
+         about:str|None=None, # What it is for, and whom a mistake hurts, for the card: Markdown
          thumbnails:int=120, # Of training pictures; 0 for none
          extras:dict|None=None # More files: name -> bytes
         ) -> Classifier:
@@ -165,7 +177,7 @@ def ship(model, # `Probe`, `Learner` of `image_learner`, `Views` or `Ensemble`
     parts = {}
     if preds is not None and thumbnails and (packed := pick_thumbnails(preds, made.classes, images, thumbnails)): parts[THUMBNAILS] = packed
     if images is not None and set(Credits(images).by_license) != {''}: parts['CREDITS.md'] = Credits(images).markdown().encode('utf-8', 'replace')
-    parts['model_card.md'] = model_card(made, title or path.name.replace('_', ' ').capitalize(), preds, calibration, images, facts).encode('utf-8', 'replace')
+    parts['model_card.md'] = model_card(made, title or path.name.replace('_', ' ').capitalize(), preds, calibration, images, facts, about).encode('utf-8', 'replace')
     metrics = {} if preds is None else {s:preds.where(split=s).errors.to_dict() for s in ('valid','test') if preds.where(split=s).judged.any()}
     write_bundle(path, made, calibration, parts | (extras or {}), **({'metrics':metrics} if preds is not None else {}))
     return Classifier.load(path)

@@ -127,7 +127,7 @@ def main():
     from lookalikes.probe import fit_probe
     from lookalikes.ship import ship
     args, command = machine.arguments(__doc__, pictures=dict(type=int, default=200, help='requests of each round'), at_once=dict(type=int, default=8, help='requests under way at a time'),
-                                      repeats=dict(type=int, default=3, help='rounds of each side'))
+                                      repeats=dict(type=int, default=5, help='rounds of each side'))
     facts = machine.facts('fastapi', 'uvicorn')
     images = machine.pet_breeds(args.photos, args.n)
     files = [images.path/f for f in images.df.file][:args.pictures]

@@ -175,10 +175,11 @@ def export_onnx(model, # Takes uint8 pixels, batch x size x size x 3
                                     dynamic_shapes=({0: torch.export.Dim('batch')},))
     write_atomic(file, program.model_proto.SerializeToString())
 
-# %% ../nbs/parts/30_backbone.ipynb #da8b1669
+# %% ../nbs/parts/30_backbone.ipynb #cd443f56
 def _graph(self) -> Path:
     "The exported graph's file, made when missing or damaged."
-    file = cache_dir()/'graphs'/f'{self.name.replace("/", "_")}-{self.key}-2.onnx'      # 2: with maps, where they are plain
+    key = replace(self, prep=replace(self.prep, crop_pct=1., interpolation='bicubic')).key     # what is cut out of a picture is no part of the graph
+    file = cache_dir()/'graphs'/f'{self.name.replace("/", "_")}-{key}-2.onnx'      # 2: with maps, where they are plain
     sha = file.with_suffix('.sha256')
     def whole():
         try: return hashlib.sha256(file.read_bytes()).hexdigest() == sha.read_text()

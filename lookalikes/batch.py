@@ -14,13 +14,13 @@ from pathlib import Path
 from .classifier import Classifier
 from .picture import find_pictures, show_name
 
-# %% ../nbs/parts/33_batch.ipynb #190d76d8
+# %% ../nbs/parts/33_batch.ipynb #f8724145
 _SAID = ('label','confidence','abstained','why','labels','strangeness','error')
 
 def _columns(clf): return ['file', *_SAID, 'model', *(f'p:{c}' for c in clf.classes)]
 
 def _line(values):
-    csv.writer(out := io.StringIO(), lineterminator='\n').writerow(values)
+    csv.writer(out := io.StringIO(), lineterminator='\n', quoting=csv.QUOTE_ALL if any('\r' in str(v) for v in values) else csv.QUOTE_MINIMAL).writerow(values)     # Python before 3.13 leaves \r bare
     return out.getvalue().encode('utf-8', 'surrogateescape')
 
 def _row(clf, said):
@@ -30,14 +30,16 @@ def _row(clf, said):
     return _line([said['file'], said['label'] or '', number(said['confidence']), {None:'', True:'yes', False:'no'}[said['abstained']], said['why'] or '', '|'.join(said['labels'] or ()),
                   number(said['strangeness']), said['error'] or '', clf.info['digest'][:12], *(number(p.get(c)) for c in clf.classes)])
 
-# %% ../nbs/parts/33_batch.ipynb #710e2494
+# %% ../nbs/parts/33_batch.ipynb #a45d1c66
 def _kept(file, clf):
     "The lines of an earlier run that stand, by file, and their bytes."
     text = Path(file).read_bytes().decode('utf-8', 'surrogateescape')
     whole,head,error = text[:text.rfind('\n')+1], _columns(clf), _SAID.index('error')+1
+    begun = _line(head).decode('utf-8', 'surrogateescape')
+    if not text.startswith(begun) and not begun.startswith(text): raise ValueError(f"{show_name(file)}: exists, and is not a table of this model's answers; choose another file")
     rows = csv.reader(io.StringIO(whole, newline=''))
     try:
-        if next(rows, head) != head: raise ValueError(f"{show_name(file)}: exists, and is not a table of this model's answers; choose another file")
+        next(rows, head)
         found = {}
         for r in rows:
             if len(r) != len(head): break       # the end of a quoted field was lost

@@ -84,10 +84,12 @@ def exported(model # A `Probe`, a `Learner`, or several of them as `Views` or `E
     "What ships of `model`."
     raise TypeError(f"cannot ship a {type(model).__name__}: need a Probe, a Learner of image_learner, Views or an Ensemble")
 
-# %% ../nbs/parts/32_classifier.ipynb #48b6dcf7
+# %% ../nbs/parts/32_classifier.ipynb #6d748e1f
 FORMAT,BUNDLE,NEIGHBOURS = 1,'bundle.json','neighbours.npy'
 REQUIRED = ('model.onnx','head.safetensors')
 
+def _outside(name): return not name or name != os.path.basename(name) or name in ('.','..') or bool(set(name) & set('\\:\0'))
+def _pickle(name): return os.path.splitext(name)[1].lower() in ('.pkl','.pickle','.pt','.pth','.joblib')
 def _digest(info): return hashlib.sha256(json.dumps({k:v for k,v in info.items() if k != 'digest'}, sort_keys=True).encode()).hexdigest()
 
 def check_free(path:str|os.PathLike # Folder for a bundle
@@ -123,11 +125,13 @@ def write_bundle(path:str|os.PathLike, # Folder to make
     if cal.neighbours is not None:
         np.save(file := BytesIO(), np.ascontiguousarray(cal.neighbours, np.float16), allow_pickle=False)
         parts[NEIGHBOURS] = file.getvalue()
+    for name in extras or {}:
+        if name in parts or name == BUNDLE or _outside(name) or _pickle(name): raise ValueError(f"extra file {name!r}: a bundle cannot hold it; give a plain name that is not one of its own, and no pickle")
     parts |= extras or {}
     about = dict(format=FORMAT, lookalikes=__version__, classes=list(model.classes), networks=rows, calibration=cal.to_dict()) | model.info | info
     about['parts'] = {k:hashlib.sha256(v).hexdigest() for k,v in parts.items()}
     about['digest'] = _digest(about)
-    write_folder(path, parts | {BUNDLE:json.dumps(about, indent=1, ensure_ascii=False).encode()})
+    write_folder(path, parts | {BUNDLE:json.dumps(about, indent=1).encode()})
     return path
 
 def write_folder(path:Path, # Folder to make, or to replace
@@ -158,30 +162,46 @@ def _write(file, data):
         f.flush()
         os.fsync(f.fileno())
 
-# %% ../nbs/parts/32_classifier.ipynb #b755a9c7
+# %% ../nbs/parts/32_classifier.ipynb #ca6ff26e
 class BundleError(ValueError): "A bundle that cannot be used, and why."
+
+def _facts(info):
+    "What is wrong with the content of bundle.json, or None: other hands may have written it, digest and all."
+    if not isinstance(info, dict) or type(info.get('format')) is not int: return f"{BUNDLE} names no format; it was not written by lookalikes"
+    if info['format'] > FORMAT: return f"format {info['format']} is newer than this version reads (up to {FORMAT}); pip install --upgrade lookalikes"
+    if info.get('digest') != _digest(info): return f"{BUNDLE} was changed after it was written; train or download it again"
+    parts,networks,classes,cal = (info.get(o) for o in ('parts','networks','classes','calibration'))
+    if not isinstance(parts, dict): return f"{BUNDLE} lists no parts"
+    for name in REQUIRED:
+        if name not in parts: return f"{BUNDLE} lists no {name}"
+    if not networks: return f"{BUNDLE} lists no networks; train it again with this version"
+    if not isinstance(networks, list): return f"{BUNDLE}: its networks are no list"
+    for o in networks:
+        if not isinstance(o, dict) or not isinstance(o.get('graph'), str) or not isinstance(o.get('preprocess'), dict): return f"{BUNDLE}: a network without graph or preprocess"
+        if o['graph'] not in parts: return f"{BUNDLE} lists no {show_name(o['graph'])}"
+        if not _number(o.get('share')) or not 0 < o['share'] < 1e6: return f"{BUNDLE}: share {o.get('share')!r} of a network; need a number above 0"
+    if not isinstance(classes, list) or not classes or not all(isinstance(c, str) for c in classes) or len(set(classes)) < len(classes): return f"{BUNDLE}: classes are not a list of different names"
+    if not isinstance(cal, dict): return f"{BUNDLE} holds no calibration"
+    for k in ('temperature','threshold','quantile','coverage','stranger'):
+        v = cal.get(k)
+        if not (_number(v) or v is None and k not in ('temperature','threshold') or k not in cal): return f"{BUNDLE}: {k} {v!r}; need a number"
+
+def _number(v): return isinstance(v, (int,float)) and not isinstance(v, bool) and abs(v) < 1e30       # false for NaN
 
 def _checked(path):
     "The content of bundle.json, after checking every part."
     def refuse(say): raise BundleError(f"{show_name(path)}: {say}")
     if not (path/BUNDLE).is_file(): refuse(f"not a model: no {BUNDLE} in it. Give the folder that `lookalikes train --out` wrote")
     try: info = json.loads((path/BUNDLE).read_text(encoding='utf-8'))
-    except ValueError as e: refuse(f"{BUNDLE} is damaged ({e}); train or download it again")
-    if not isinstance(info, dict) or not isinstance(info.get('format'), int): refuse(f"{BUNDLE} names no format; it was not written by lookalikes")
-    if info['format'] > FORMAT: refuse(f"format {info['format']} is newer than this version reads (up to {FORMAT}); pip install --upgrade lookalikes")
-    if info.get('digest') != _digest(info): refuse(f"{BUNDLE} was changed after it was written; train or download it again")
-    for name in REQUIRED:
-        if name not in info['parts']: refuse(f"{BUNDLE} lists no {name}")
-    if not info.get('networks'): refuse(f"{BUNDLE} lists no networks; train it again with this version")
-    for o in info['networks']:
-        if o['graph'] not in info['parts']: refuse(f"{BUNDLE} lists no {o['graph']}")
+    except (ValueError, RecursionError) as e: refuse(f"{BUNDLE} is damaged ({e}); train or download it again")
+    if wrong := _facts(info): refuse(wrong)
     for name,sha in info['parts'].items():
-        if name != os.path.basename(name) or name in ('.','..') or '\\' in name: refuse(f"part {name!r} points outside the folder")
+        if _outside(name): refuse(f"part {name!r} points outside the folder")
         file = path/name
         if file.is_symlink() or not file.is_file(): refuse(f"part {name} is missing; train or download it again")
         if hashlib.sha256(file.read_bytes()).hexdigest() != sha: refuse(f"part {name} was changed or damaged (its sha256 differs); train or download it again")
-    bad = [f.name for f in path.iterdir() if f.suffix.lower() in ('.pkl','.pickle','.pt','.pth','.joblib')]
-    if bad: refuse(f"holds {bad[0]}, a pickle, which could run code; bundles have none")
+    bad = [f.name for f in path.iterdir() if _pickle(f.name)]
+    if bad: refuse(f"holds {show_name(bad[0])}, a pickle, which could run code; bundles have none")
     return info
 
 # %% ../nbs/parts/32_classifier.ipynb #1d41160e
@@ -208,7 +228,7 @@ class Loaded:
         options.only_execute_path_to_fetches = True     # what nobody asks for is not computed
         return self.session(min(n_cores(), 8) if alone else 1).run(list(outputs), {'pixels':pixels}, options)
 
-# %% ../nbs/parts/32_classifier.ipynb #783c454b
+# %% ../nbs/parts/32_classifier.ipynb #8310ae21
 class Classifier:
     "A trained model that answers with a class and a probability. Make one with `Classifier.load`."
     def __init__(self, info:dict, networks:list, path:Path): # Networks: `Loaded`
@@ -223,10 +243,26 @@ class Classifier:
         "Check and load a bundle; raises `BundleError` naming what is wrong."
         path = Path(path)
         info = _checked(path)
-        loaded = {}
-        for o in info['networks']:
-            if o['graph'] not in loaded: loaded[o['graph']] = Loaded((path/o['graph']).read_bytes(), None)
-        return cls(info, [loaded[o['graph']].view(Preprocess.from_dict(o['preprocess']), o['share']) for o in info['networks']], path)
+        try:
+            loaded = {g:Loaded((path/g).read_bytes(), None) for g in dict.fromkeys(o['graph'] for o in info['networks'])}
+            clf = cls(info, [loaded[o['graph']].view(Preprocess.from_dict(o['preprocess']), o['share']) for o in info['networks']], path)
+            clf._try()
+        except (OSError, ImportError, MemoryError): raise
+        # ONNX Runtime's errors have no class in common, and forged parts may fail in any way
+        except Exception as e: raise BundleError(f"{show_name(path)}: its parts do not fit together ({' '.join(str(e).split())[:160] or type(e).__name__}); train or download it again") from None
+        return clf
+
+    def _try(self):
+        "Answer a blank picture: what does not fit together shows before anybody is answered."
+        from PIL import Image
+        blank = [Image.new('RGB', (8,8))]*len(self.networks)
+        for n in self.networks:
+            z, = n.run(n.prep(blank[0])[None], ['logits'])
+            if z.shape != (1, len(self.classes)) or not np.isfinite(z).all(): raise ValueError(f"logits of shape {z.shape} for {len(self.classes)} classes")
+        near = self.calibration.neighbours
+        if near is not None and not (near.ndim == 2 and len(near) and near.dtype.kind == 'f' and np.isfinite(near).all()): raise ValueError(f"{NEIGHBOURS} holds no neighbours")
+        said, = self.answers([blank])
+        if not np.isfinite([*said['probabilities'].values(), said['strangeness'] or 0]).all(): raise ValueError('its answers are no numbers')
 
     def alone(self) -> list: # Of Classifiers
         "Each network by itself, of several views of it the first."

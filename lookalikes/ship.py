@@ -7,7 +7,7 @@ Docs: https://lookalikes.github.io/lookalikes/ship.html.md"""
 # %% auto #0
 __all__ = ['pick_thumbnails', 'model_card', 'ship']
 
-# %% ../nbs/08_ship.ipynb #04d2e72d
+# %% ../nbs/08_ship.ipynb #3d6a928a
 import os
 from io import BytesIO
 from pathlib import Path
@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np, yaml
 
 from . import __version__
-from .build import Credits, md_text
+from .build import Credits
 from .calibration import Calibration
 from .classifier import Classifier, Exported, check_free, exported, write_bundle
 from .imageset import MANIFEST, ImageSet
-from .picture import ImageError, open_image, thumbnail
+from .picture import ImageError, md_text, open_image, thumbnail
 from .predictions import Predictions
 from .thumbnails import THUMBNAILS, pack_thumbnails, typical_and_varied
 
-# %% ../nbs/08_ship.ipynb #30b3e9f4
+# %% ../nbs/08_ship.ipynb #5cb53749
 def pick_thumbnails(preds:Predictions, # With the training pictures, or else those that there are
                     classes, # Of the model
                     images:ImageSet|None=None, # For the credits
@@ -35,13 +35,16 @@ def pick_thumbnails(preds:Predictions, # With the training pictures, or else tho
     whose = {} if images is None else {r.file:_credit(r) for r in images.df.itertuples()}
     jpegs,labels,rows = [], [], []
     for i,c in enumerate(classes):
-        mine = np.flatnonzero((said.df.label == c).to_numpy())
-        few = max(1, n//len(classes))
-        order = typical_and_varied(said.features[mine], few) if said.features is not None else np.argsort(-said.df.confidence.to_numpy()[mine], kind='stable')[:few]
-        for k in mine[order]:
-            try: im = thumbnail(open_image(said.path/said.df.file[k], size), size)
-            except ImageError: continue      # gone since: the model does not need it
-            im.save(out := BytesIO(), 'jpeg', quality=85)
+        mine,few,small = np.flatnonzero((said.df.label == c).to_numpy()), max(1, n//len(classes)), {}
+        while True:
+            order = typical_and_varied(said.features[mine], few) if said.features is not None else np.argsort(-said.df.confidence.to_numpy()[mine], kind='stable')[:few]
+            chosen = mine[order]
+            for k in set(chosen) - set(small):
+                try: small[k] = thumbnail(open_image(said.path/said.df.file[k], size), size)
+                except ImageError: mine = mine[mine != k]      # gone since: another takes its place
+            if all(k in small for k in chosen): break
+        for k in chosen:
+            small[k].save(out := BytesIO(), 'jpeg', quality=85)
             jpegs.append(out.getvalue()); labels.append(i); rows.append(k)
     if not jpegs: return None
     return pack_thumbnails(jpegs, labels, None if said.features is None else said.features[rows], [whose.get(said.df.file[k], '') for k in rows])
@@ -87,7 +90,7 @@ def _sureness(preds, calibration):
         out.append(f"It declines to answer {' and '.join(when)}: of {len(said)} {exam} pictures it answered {len(kept)}" + (f', with {kept.errors.accuracy}.' if kept.judged.any() else '.'))
     return out
 
-# %% ../nbs/08_ship.ipynb #a21d9e83
+# %% ../nbs/08_ship.ipynb #c44e4b16
 def _data(images, preds, classes):
     "Where the pictures came from, in numbers."
     if images is None and preds is None: return ['Not recorded.']
@@ -95,7 +98,7 @@ def _data(images, preds, classes):
     df = df[df.label.isin(list(classes))]
     splits = [s for s in ('train','valid','test') if (df.split == s).any()]
     rows = [(md_text(c), *[int(((df.label == c) & (df.split == s)).sum()) for s in splits], int((df.label == c).sum())) for c in classes]
-    out = [f'{len(df):,} pictures' + (f' ({images.source})' if images is not None and images.source else '') + '.', _table(['class', *splits, 'in all'], rows)]
+    out = [f'{len(df):,} pictures' + (f' ({md_text(images.source)})' if images is not None and images.source else '') + '.', _table(['class', *splits, 'in all'], rows)]
     if images is None: return out
     if len(images.problems): out.append(f'{len(images.problems):,} more were set aside or could not be opened, and were not used.')
     licences = Credits(images).by_license

@@ -7,16 +7,16 @@ Docs: https://lookalikes.github.io/lookalikes/parts/space.html.md"""
 # %% auto #0
 __all__ = ['requirements', 'space']
 
-# %% ../nbs/parts/52_space.ipynb #d7ed4c87
+# %% ../nbs/parts/52_space.ipynb #646e6ff1
 import json, os
 from importlib import resources
 from pathlib import Path
 
 from . import __version__
 from .classifier import Classifier, write_folder
-from .picture import show_name
+from .picture import md_text, show_name
 
-# %% ../nbs/parts/52_space.ipynb #bb33a274
+# %% ../nbs/parts/52_space.ipynb #31530767
 _APP = '''"Serve the bundle in `model/`: a page at /, and POST /predict for programs."
 import os
 
@@ -79,7 +79,7 @@ def space(bundle:str|os.PathLike, # A bundle's folder
     plain = ' '.join(title.split())
     files = {'app.py':_APP.format(title=ascii(plain)), 'requirements.txt':requirements(),
              'Dockerfile':_DOCKERFILE.format(wheel=f'{wheel.name} ' if wheel else '', lookalikes=f'./{wheel.name}' if wheel else f'lookalikes=={__version__}'),
-             'README.md':_README.format(title=json.dumps(plain), emoji=emoji, plain=plain, about=f'Tells {len(clf.classes)} classes apart: {some}.', name=name),
+             'README.md':_README.format(title=json.dumps(plain, ensure_ascii=False), emoji=emoji, plain=md_text(plain), about=f'Tells {len(clf.classes)} classes apart: {md_text(some)}.', name=name),
              '.gitattributes':'*.onnx filter=lfs diff=lfs merge=lfs -text\n*.safetensors filter=lfs diff=lfs merge=lfs -text\n'}
     files = {k:v.encode('utf-8', 'replace') for k,v in files.items()} | ({wheel.name:wheel.read_bytes()} if wheel else {})
     write_folder(path/'model', {o:(clf.path/o).read_bytes() for o in ('bundle.json', *clf.info['parts'])})

@@ -7,7 +7,8 @@ Docs: https://lookalikes.github.io/lookalikes/parts/thumbnails.html.md"""
 # %% auto #0
 __all__ = ['THUMBNAILS', 'pack_thumbnails', 'Thumbnails', 'typical_and_varied']
 
-# %% ../nbs/parts/33_thumbnails.ipynb #30ed37e4
+# %% ../nbs/parts/33_thumbnails.ipynb #7936d318
+import zlib
 from base64 import b64encode
 from io import BytesIO
 from zipfile import BadZipFile
@@ -17,7 +18,7 @@ import numpy as np
 from .calibration import unit
 from .classifier import BundleError, Classifier
 
-# %% ../nbs/parts/33_thumbnails.ipynb #0aec8e3b
+# %% ../nbs/parts/33_thumbnails.ipynb #605a909a
 THUMBNAILS = 'thumbnails.npz'
 
 def pack_thumbnails(jpegs, # bytes, one a thumbnail
@@ -41,10 +42,13 @@ class Thumbnails:
         if THUMBNAILS not in clf.info['parts']: return
         try:
             with np.load(clf.path/THUMBNAILS, allow_pickle=False) as z: jpeg,ends,label,features,credit = (z[o] for o in ('jpeg','ends','label','features','credit'))
+            if not (jpeg.dtype == np.uint8 and ends.dtype.kind == label.dtype.kind == 'i' and features.dtype.kind == 'f' and credit.dtype.kind == 'U'): raise ValueError('arrays of other types')
+            if not (ends.ndim == label.ndim == 1 and features.ndim == 2 and len(ends) and (np.diff(ends, prepend=0) > 0).all() and ends[-1] == len(jpeg) and (label >= 0).all() and np.isfinite(features).all()): raise ValueError('arrays that do not fit together')
             files = np.split(jpeg, ends[:-1])
+            if not all(f[:3].tobytes() == b'\xff\xd8\xff' for f in files): raise ValueError('a thumbnail that is no JPEG')
             self.rows = [dict(label=self.classes[int(i)], image='data:image/jpeg;base64,' + b64encode(f.tobytes()).decode(), credit=str(c)) for f,i,c in zip(files, label, credit, strict=True)]
             if len(features) != len(files): raise ValueError('features and thumbnails differ in number')
-        except (ValueError, KeyError, IndexError, OSError, EOFError, BadZipFile) as e: raise BundleError(f"{clf.path.name}: part {THUMBNAILS} cannot be used ({e}); make the bundle again") from None
+        except (ValueError, TypeError, KeyError, IndexError, OSError, EOFError, BadZipFile, zlib.error) as e: raise BundleError(f"{clf.path.name}: part {THUMBNAILS} cannot be used ({e}); make the bundle again") from None
         self.features = features.astype(np.float32)
 
     def nearest(self, features, # float, of one picture

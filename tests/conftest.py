@@ -7,9 +7,29 @@ from types import SimpleNamespace
 
 import pytest
 
+# Several test processes that each want every core are slower than one after the other; said before anything imports torch.
+if 'PYTEST_XDIST_WORKER' in os.environ: os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT/'nbs').rglob('*.ipynb')
                    if not any(o[0] in '._' for o in p.relative_to(ROOT).parts))
+
+
+def pytest_collection_modifyitems(items):
+    "A file stays in one process, so that what it sets up is set up once; notebooks go one by one to whoever is free, last, as they fill the gaps."
+    items.sort(key=lambda o: o.path.name == 'test_notebooks.py')
+    for o in items: o.add_marker(pytest.mark.xdist_group(o.name if o.path.name == 'test_notebooks.py' else o.path.stem))
+
+
+def _sayable(o):
+    if isinstance(o, str): return o.encode('utf-8', 'backslashreplace').decode()
+    return {_sayable(k): _sayable(v) for k, v in o.items()} if isinstance(o, dict) else type(o)(map(_sayable, o)) if isinstance(o, (list, tuple)) else o
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable(report):
+    "Between processes only Unicode travels, and some tests are about names that are none."
+    return _sayable((yield))
 
 
 @pytest.fixture(scope='session', autouse=True)

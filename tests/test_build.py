@@ -248,11 +248,11 @@ def asked(kitchen):
 
 
 def moment(rng, folder, seconds, ends):
-    "What to kill the next build of `folder` at: after so many more lines of a journal or seconds, or so soon after it has written downloads.csv, which is asked for until it has been tried `ends` times."
+    "What to kill the next build of `folder` at: after so many more lines of a journal or seconds, or so soon after it has written downloads.csv, which is asked for until it has been tried `ends` times; now and then not at all, or a slow machine would kill one dataset at its end for ever."
     late = (folder/'downloads.csv').exists()   # all has been settled before: it ends in a moment
     searched = (folder/'searches.csv').exists()
-    kind = rng.choice(['end'] if searched and ends > 0 else ['end', 'end', 'end', 'time'] if late else ['lines', 'lines', 'lines', 'lines', 'time', 'time', 'end'] if searched else ['search', 'search', 'search', 'lines'])
-    return kind, {'search': rng.randint(0, 2), 'lines': rng.randint(1, 70), 'time': rng.uniform(0, .3 if late else .6*seconds), 'end': rng.choice([0, 0, rng.uniform(0, .1)])}[kind]
+    kind = rng.choice(['end'] if searched and ends > 0 else ['end', 'end', 'time', 'none'] if late else ['lines', 'lines', 'lines', 'lines', 'time', 'time', 'end'] if searched else ['search', 'search', 'search', 'lines'])
+    return kind, {'search': rng.randint(0, 2), 'lines': rng.randint(1, 70), 'time': rng.uniform(0, .3 if late else .6*seconds), 'end': rng.choice([0, 0, rng.uniform(0, .1)]), 'none': 0}[kind]
 
 
 @posix

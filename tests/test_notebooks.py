@@ -26,22 +26,26 @@ def run(nb, scratch, lanes):
 
 @pytest.fixture(scope='module')
 def running(request, scratch, tmp_path_factory):
-    "The notebooks that were asked for, two at a time: each lane has a cache of its own, so that both may draw the same pictures at once."
-    lanes = queue.Queue(min(2, n_cores()))
+    """A function that gives what came of a notebook. In a test process of several it is run when it is asked for; in one alone all are begun, two at a time.
+    Each lane has a cache of its own, so that two may draw the same pictures at once."""
+    lanes = queue.Queue(1 if 'PYTEST_XDIST_WORKER' in os.environ else min(2, n_cores()))
     graphs = os.path.join(os.environ['LOOKALIKES_CACHE'], 'graphs')
     for i in range(lanes.maxsize):
         cache = tmp_path_factory.mktemp(f'lane{i}')
         if os.path.isdir(graphs): shutil.copytree(graphs, cache/'graphs')       # exported once in a session
         lanes.put(cache)
-    asked = [o.callspec.params['nb'] for o in request.session.items if getattr(o, 'originalname', '') == 'test_notebook']
+    if lanes.maxsize == 1:
+        yield lambda nb: run(nb, scratch, lanes)
+        return
     ex = ThreadPoolExecutor(lanes.maxsize)
-    yield {nb: ex.submit(run, nb, scratch, lanes) for nb in asked}
+    begun = {nb: ex.submit(run, nb, scratch, lanes) for o in request.session.items if getattr(o, 'originalname', '') == 'test_notebook' for nb in [o.callspec.params['nb']]}
+    yield lambda nb: begun[nb].result()
     ex.shutdown(cancel_futures=True)
 
 
 @pytest.mark.timeout(1800)      # waits for those before it
 @pytest.mark.parametrize('nb', NOTEBOOKS)
 def test_notebook(nb, running):
-    r = running[nb].result()
+    r = running(nb)
     assert r.returncode == 0, f'{nb}:\n{r.stdout[-2000:]}\n{r.stderr[-6000:]}'
     assert r.stdout.splitlines()[1:] and all(o.startswith(f'{nb.split("/")[-1]}: ') for o in r.stdout.splitlines()[1:]), r.stdout

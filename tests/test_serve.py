@@ -298,7 +298,11 @@ def opened(browser):
         page.on('response', lambda r: missed.append(f'{r.status} {r.url}') if not r.ok else None)
         page.goto(url)
         page.locator('.lk-drop').wait_for(timeout=WAIT)
-        page.wait_for_load_state('networkidle')     # until then Gradio may lay the page out again
+        page.wait_for_load_state('networkidle')
+        for _ in range(40):     # until nothing changes any more, Gradio may lay the page out again
+            page.evaluate('document.querySelector(".lk-drop").dataset.settled = 1')
+            page.wait_for_timeout(500)
+            if page.locator('.lk-drop[data-settled]').count(): break
         return page
     yield go
     for c in contexts: c.close()

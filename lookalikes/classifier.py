@@ -228,7 +228,7 @@ class Loaded:
         options.only_execute_path_to_fetches = True     # what nobody asks for is not computed
         return self.session(min(n_cores(), 8) if alone else 1).run(list(outputs), {'pixels':pixels}, options)
 
-# %% ../nbs/parts/32_classifier.ipynb #8310ae21
+# %% ../nbs/parts/32_classifier.ipynb #a81d23a5
 class Classifier:
     "A trained model that answers with a class and a probability. Make one with `Classifier.load`."
     def __init__(self, info:dict, networks:list, path:Path): # Networks: `Loaded`
@@ -270,7 +270,9 @@ class Classifier:
             clf = copy.copy(self)
             clf.networks,clf.prep,clf.outputs = [network], network.prep, network.outputs
             return clf
-        return [one(o) for o in {id(n.graph):n for n in reversed(self.networks)}.values()][::-1]
+        first = {}
+        for n in self.networks: first.setdefault(id(n.graph), n)
+        return list(map(one, first.values()))
 
     def __repr__(self): return f"Classifier of {len(self.classes)} classes ({', '.join(self.classes[:6])}{', …' if len(self.classes) > 6 else ''}) in {self.path.name}/"
 

@@ -80,7 +80,7 @@ def test_weights_out_of_reach(images, monkeypatch):
 @posix
 def test_killed_in_the_third_epoch(images, tmp_path):
     "kill -9, the same command again: the bundle's weights are those of a run that was left in peace."
-    def start(out): return subprocess.Popen([sys.executable, '-c', COMMAND, 'train', images.path, '--out', tmp_path/out, '--fit', 'finetune', '--epochs', '5', '--size', '64', '-q', '--json'],
+    def start(out): return subprocess.Popen([sys.executable, '-c', COMMAND, 'train', images.path, '--out', tmp_path/out, '--fit', 'finetune', '--epochs', '5', '--size', '96', '-q', '--json'],
                                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     whole = start('whole')
     out, err = whole.communicate(timeout=300)
@@ -89,7 +89,10 @@ def test_killed_in_the_third_epoch(images, tmp_path):
     def epochs():
         try: return torch.load(state, weights_only=True)['done']
         except (OSError, EOFError, RuntimeError): return 0
-    while p.poll() is None and epochs() < 2: time.sleep(.01)
+    written = set()      # when: asked of the file system, since reading the state takes about as long as an epoch
+    while p.poll() is None and len(written) < 2:
+        if state.exists(): written.add(state.stat().st_mtime_ns)
+        time.sleep(.002)
     os.killpg(p.pid, signal.SIGKILL)
     p.communicate()
     assert p.returncode == -signal.SIGKILL and 2 <= epochs() < 5

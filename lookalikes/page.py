@@ -13,7 +13,7 @@ from importlib import resources
 from .classifier import Classifier
 from .thumbnails import Thumbnails
 
-# %% ../nbs/parts/50_page.ipynb #c502143e
+# %% ../nbs/parts/50_page.ipynb #b9e34205
 _PICKER = """<div class="lk-drop" role="group" aria-label="Your picture">
 <label for="lk-file">Choose a picture</label>
 <div class="lk-row"><input class="lk-file" id="lk-file" type="file" accept="image/*" aria-describedby="lk-hint"><button type="button" class="lk lk-camera" aria-expanded="false">Camera</button></div>
@@ -22,7 +22,7 @@ _PICKER = """<div class="lk-drop" role="group" aria-label="Your picture">
 <div class="lk-row"><button type="button" class="lk lk-take">Take the picture</button><button type="button" class="lk lk-close">Close the camera</button></div></div>
 <img class="lk-shown" alt="The picture you gave" hidden>
 <p class="lk-say" role="status" aria-live="polite"></p><p class="lk-error" role="alert" hidden></p></div>
-<div class="lk-try" hidden><p class="lk-hint" id="lk-examples">Or try one that it learnt from:</p><ul class="lk-examples" aria-labelledby="lk-examples"></ul></div>"""
+<div class="lk-try" hidden><p class="lk-hint" id="lk-examples">Or try one of these:</p><ul class="lk-examples" aria-labelledby="lk-examples"></ul></div>"""
 _ANSWER_CSS = """.lk-figures { display: flex; flex-wrap: wrap; gap: 12px; } .lk-figures figure { margin: 0; max-width: min(224px, calc(50% - 6px)); } .lk-nearest figure { max-width: min(110px, calc(25% - 9px)); }
 img { max-width: 100%; border-radius: 8px; margin: 0; } h2 { margin: 0; overflow-wrap: anywhere; } h3 { margin: 12px 0 4px; } figcaption, p { overflow-wrap: anywhere; } .lk-credit { font-size: .8em; margin: 0; }"""
 

@@ -236,20 +236,22 @@ def predict_command(model: Annotated[Path, typer.Argument(metavar='MODEL', help=
     from lookalikes.batch import predict_csv
     from lookalikes.classifier import Classifier
     from lookalikes.picture import find_pictures
-    say,clf,start,rows = Output(as_json, quiet), Classifier.load(model), time.perf_counter(), []
+    say,clf,start,rows,count = Output(as_json, quiet), Classifier.load(model), time.perf_counter(), [], dict(asked=0, failed=0)
     if not (found := find_pictures(*files)): raise ValueError(f"{', '.join(map(_shown, files))}: no pictures there")
     def each(r):
-        rows.append(r)
+        count['asked'] += 1
+        count['failed'] += bool(r['error'])
+        if out is None and as_json: rows.append(r)      # a CSV may be of a million files
         if out is None and not as_json and not r['error']: print(f"{_shown(r['file'])}: {r['label']} ({r['confidence']:.1%}{', '+r['why'] if r['abstained'] else ''})", flush=True)
         if r['error']: print(f"{_shown(r['file'])}: {r['error']}", file=sys.stderr, flush=True)
-        if out is not None and len(rows) % 1000 == 0: say.remark(f"{len(rows):,} of {len(found):,} ...")
+        if out is not None and count['asked'] % 1000 == 0: say.remark(f"{count['asked']:,} of {len(found):,} ...")
     if out is None:
         for r in clf.predict_files(found): each(r)
         if as_json: say.result(rows, '')
     else:
         value = predict_csv(clf, found, out, each=each) | dict(n=len(found), file=str(out), seconds=round(time.perf_counter()-start, 1))
         say.result(value, f"{value['answered']:,} pictures answered, {value['failed']:,} could not be opened" + f", {value['kept']:,} were answered before"*bool(value['kept']) + f"; {out}, {value['seconds']} s")
-    if any(r['error'] for r in rows): raise typer.Exit(1)
+    if count['failed']: raise typer.Exit(1)
 
 # %% ../nbs/parts/90_cli.ipynb #4cfa09c1
 @app.command()

@@ -128,8 +128,8 @@ def open_image(src:str|os.PathLike|bytes, # File, or its bytes
     if kind not in FORMATS and kind != 'unknown data': raise ImageError(name, f'not a picture ({kind}, {len(data):,} bytes)')
     try:
         with _quiet:
-            if kind == 'ICO': _check_icon(data, name, max_pixels)
-            if kind == 'WEBP' and (size := _webp_size(data)) and size[0]*size[1] > max_pixels: raise ImageError(name, _too_large(size, max_pixels))
+            for w,h in _claimed(kind, data):
+                if w*h > max_pixels: raise ImageError(name, _too_large((w,h), max_pixels))
             im = Image.open(io.BytesIO(data), formats=_readable())
             if im.width*im.height > max_pixels: raise ImageError(name, _too_large(im.size, max_pixels))
             full = im.size
@@ -153,15 +153,13 @@ def _readable():
     Image.init()
     return tuple(f for f in FORMATS if f in Image.OPEN)
 
-def _check_icon(data, name, max_pixels):
-    "Pillow decodes the PNG inside an icon while opening it, before its size can be asked for."
-    for m in re.finditer(rb'IHDR(.{8})', data, re.S):
-        if (size := struct.unpack('>II', m[1]))[0]*size[1] > max_pixels: raise ImageError(name, _too_large(size, max_pixels))
-
-def _webp_size(data):
-    "Width and height that a WebP's head claims: some Pillows try to find memory for it while opening."
-    kind,number = data[12:16], lambda a,b: int.from_bytes(data[a:b], 'little')
-    return {b'VP8X':(1+number(24, 27), 1+number(27, 30)), b'VP8L':(1+(number(21, 25) & 0x3fff), 1+(number(21, 25) >> 14 & 0x3fff)), b'VP8 ':(number(26, 28) & 0x3fff, number(28, 30) & 0x3fff)}.get(kind)
+def _claimed(kind, data):
+    "The sizes, (width, height), that a head claims where Pillow would decode, or find memory, while opening: of the PNGs inside an icon, and of a WebP."
+    number = lambda a,b: int.from_bytes(data[a:b], 'little')
+    if kind == 'ICO': yield from (struct.unpack('>II', m[1]) for m in re.finditer(rb'IHDR(.{8})', data, re.S))
+    if kind == 'WEBP' and data[12:16] == b'VP8X': yield 1+number(24, 27), 1+number(27, 30)
+    if kind == 'WEBP' and data[12:16] == b'VP8L': yield 1+(number(21, 25) & 0x3fff), 1+(number(21, 25) >> 14 & 0x3fff)
+    if kind == 'WEBP' and data[12:16] == b'VP8 ': yield number(26, 28) & 0x3fff, number(28, 30) & 0x3fff
 
 def _too_large(size, limit): return f'too large: {size[0]:,} x {size[1]:,} pixels, over the limit of {limit:,}'
 

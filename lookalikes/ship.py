@@ -61,12 +61,13 @@ def _exam(preds):
         if (some := preds.where(split=s)).judged.any(): return s, some
     return None, None
 
+def _rates(preds): return {s:some.errors for s in ('valid','test') if (some := preds.where(split=s)).judged.any()}
+
 def _results(preds):
     "How often it is right: in all, and by class."
     exam,said = _exam(preds)
     if said is None: return ['Nobody has measured it on pictures that it did not learn from.']
-    splits = [(s, preds.where(split=s).errors) for s in ('valid','test') if preds.where(split=s).judged.any()]
-    out = [_table(['pictures of', 'right', 'of', 'accuracy', '95 % interval'], [(s, e.n-e.errors, e.n, f'{1-e.rate:.1%}', f'{1-e.interval[1]:.1%} to {1-e.interval[0]:.1%}') for s,e in splits])]
+    out = [_table(['pictures of', 'right', 'of', 'accuracy', '95 % interval'], [(s, e.n-e.errors, e.n, f'{1-e.rate:.1%}', f'{1-e.interval[1]:.1%} to {1-e.interval[0]:.1%}') for s,e in _rates(preds).items()])]
     if exam == 'valid': out.append('There were no test pictures. Validation pictures helped to choose the model, so this flatters it a little.')
     pc = said.per_class()
     out.append(f'By class ({exam} pictures), the worst first:')
@@ -181,6 +182,6 @@ def ship(model, # `Probe`, `Learner` of `image_learner`, `Views` or `Ensemble`
     if preds is not None and thumbnails and (packed := pick_thumbnails(preds, made.classes, images, thumbnails)): parts[THUMBNAILS] = packed
     if images is not None and set(Credits(images).by_license) != {''}: parts['CREDITS.md'] = Credits(images).markdown().encode('utf-8', 'replace')
     parts['model_card.md'] = model_card(made, title or path.name.replace('_', ' ').capitalize(), preds, calibration, images, facts, about).encode('utf-8', 'replace')
-    metrics = {} if preds is None else {s:preds.where(split=s).errors.to_dict() for s in ('valid','test') if preds.where(split=s).judged.any()}
-    write_bundle(path, made, calibration, parts | (extras or {}), **({'metrics':metrics} if preds is not None else {}))
+    metrics = {} if preds is None else dict(metrics={s:e.to_dict() for s,e in _rates(preds).items()})
+    write_bundle(path, made, calibration, parts | (extras or {}), **metrics)
     return Classifier.load(path)

@@ -236,7 +236,8 @@ def test_a_download_process_that_is_killed(tmp_path):
         p.stdin.write(json.dumps(order))
         p.stdin.close()
         journal, deadline = tmp_path/'set/.fetch/journal.jsonl', time.monotonic()+60
-        while not journal.exists() or journal.read_text().count('\n') < 10:
+        # what comes behind a picture that is still under way is not in the set yet, so the first of them is waited for
+        while not journal.exists() or journal.read_text().count('\n') < 10 or '/good/0.jpg' not in journal.read_text():
             assert time.monotonic() < deadline and p.poll() is None
             time.sleep(.02)
         children = psutil.Process(p.pid).children()
@@ -245,9 +246,9 @@ def test_a_download_process_that_is_killed(tmp_path):
         err = p.stderr.read()
         assert p.wait(30) and 'a process that was downloading has ended' in err
         assert not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
-        done, settled = len(ImageSet.load(tmp_path/'set')), {json.loads(o)['url'].split('/', 3)[3] for o in journal.read_text().splitlines()}     # those behind one that is not settled are not in the set yet
+        done, settled = len(ImageSet.load(tmp_path/'set')), {json.loads(o)['url'].split('/', 3)[3] for o in journal.read_text().splitlines()}
         r = subprocess.run([sys.executable, '-c', RUN], input=json.dumps(order), capture_output=True, text=True, timeout=120)
-        assert json.loads(r.stdout)['counts'] == dict(kept=200) and 10 <= len(settled) < 200 and done <= len(settled), r.stderr
+        assert json.loads(r.stdout)['counts'] == dict(kept=200) and 0 < done < 200, r.stderr
         assert all(server.log().started['/'+o] == 1 for o in settled)
         assert max(server.log().most.values()) <= 2*2
 

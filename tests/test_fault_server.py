@@ -135,18 +135,19 @@ async def careful(client, url, hosts, cap=5_000_000):
 
 
 async def fetch_all(server, items, limit=2.6):
-    "What the careful client makes of `items`: bytes, or a reason."
+    "What the careful client makes of `items`: bytes, or a reason. The limit is for each attempt: what the server asks to wait comes on top."
+    async def attempt(item): return await asyncio.wait_for(careful(client, item.url, server.hosts), limit)
     async def tries(item):
         for _ in range(2):
-            try: return await careful(client, item.url, server.hosts)
+            try: return await attempt(item)
             except Again as e: last, wait = e, e.wait
             except httpx.NetworkError as e: last, wait = e, 0
             if wait > 2: break
             await asyncio.sleep(max(0, wait))
-        else: return await careful(client, item.url, server.hosts)
+        else: return await attempt(item)
         raise last
     async def one(item):
-        try: return await asyncio.wait_for(tries(item), limit)
+        try: return await tries(item)
         except (Refused, ImageError) as e: return str(e)
         except (asyncio.TimeoutError, httpx.TimeoutException): return 'time limit'
         except zlib.error as e: return f'damaged gzip ({e})'

@@ -6,7 +6,7 @@ Docs: https://lookalikes.github.io/lookalikes/parts/backbone.html.md"""
 
 # %% auto #0
 __all__ = ['DEFAULT', 'Backbone', 'named', 'model', 'cache_dir', 'pixels_model', 'export_onnx', 'onnx_session', 'FeatureCache',
-           'Features', 'on_gpu', 'embed']
+           'Features', 'on_gpu', 'runner', 'embed']
 
 # %% ../nbs/parts/30_backbone.ipynb #e0e9f4fa
 import hashlib, importlib, os, sqlite3, threading, warnings, zlib
@@ -330,8 +330,9 @@ def on_gpu(device:str='auto' # 'auto', 'cpu' or 'cuda'
     if device == 'cuda' and not found: raise ValueError("device 'cuda': no CUDA device to be used here; use 'cpu' or 'auto'")
     return found
 
-def _runner(backbone, gpu):
-    "A function from uint8 pixels (batch x size x size x 3) to float32 features, that threads may share."
+def runner(backbone:Backbone, gpu:bool # On a CUDA device (PyTorch, bfloat16) or on the processor (ONNX Runtime, one core a call)
+          ): # A function
+    "From uint8 pixels (batch x size x size x 3) to float32 features (batch x features); threads may share it."
     if not gpu:
         session = onnx_session(backbone.graph())
         return lambda x: session.run(['features'], {'pixels':x})[0]
@@ -384,7 +385,7 @@ def embed(images:ImageSet, # Its rows that are not quarantined
     run,lock = None, threading.Lock()
     def lazily(x):  # nothing is loaded when every picture is known already
         nonlocal run
-        with lock: run = run or _runner(b, gpu)
+        with lock: run = run or runner(b, gpu)
         return run(x)
     facts,vecs,looks,unsaved,ex = [], {}, {}, [], ThreadPoolExecutor(workers)
     bar = progress_bar(range(len(files)), desc=f'embedding with {b.name}', show=progress)

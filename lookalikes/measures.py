@@ -88,7 +88,7 @@ class Measures:
     def __len__(self): return len(self.files)
     def __repr__(self): return f"Measures of {len(self):,} pictures, {len(self.facts)-len(self):,} more could not be opened"
 
-# %% ../nbs/parts/28_measures.ipynb #d219ea82
+# %% ../nbs/parts/28_measures.ipynb #fe5da135
 def _room(n): return np.zeros((n, len(NUMBERS)), np.float32), np.zeros((n, 2, 8), np.uint8), np.zeros((n, THUMB, THUMB), np.uint8)
 
 def _gather(n, looks):
@@ -101,11 +101,18 @@ def _gather(n, looks):
         at.append(i)
     return at, numbers[:len(at)], hashes[:len(at)], thumbs[:len(at)]
 
-def _measures(facts, at, numbers, hashes, thumbs):
+@patch(cls_method=True)
+def from_arrays(cls:Measures, facts:pd.DataFrame, # `file`, `sha256`, `width`, `height`, `reason`
+                at, # Which rows of `facts` could be opened: int, or Boolean
+                numbers:np.ndarray, # float32, a row for each of those x `NUMBERS`
+                hashes:np.ndarray, # uint8, rows x 2 x 8
+                thumbs:np.ndarray # uint8, rows x `THUMB` x `THUMB`
+               ) -> Measures:
+    "From what was noted of those that could be opened."
     some,table = facts.iloc[at], pd.DataFrame(numbers, columns=list(NUMBERS))
     for c in ('width','height'): table[c] = some[c].to_numpy(np.float32)
     table['aspect'] = table[['width','height']].max(axis=1)/table[['width','height']].min(axis=1).clip(lower=1)
-    return Measures(facts, some.file.to_numpy(object), table, hashes, thumbs)
+    return cls(facts, some.file.to_numpy(object), table, hashes, thumbs)
 
 @patch(cls_method=True)
 def from_looks(cls:Measures, facts:pd.DataFrame, # `file`, `sha256`, `width`, `height`, `reason`: `Features.facts` for one
@@ -113,9 +120,9 @@ def from_looks(cls:Measures, facts:pd.DataFrame, # `file`, `sha256`, `width`, `h
               ) -> Measures:
     "Gather what was noted picture by picture."
     facts = facts[['file','sha256','width','height','reason']].reset_index(drop=True)
-    return _measures(facts, *_gather(len(facts), (looks.get(f) for f in facts.file)))
+    return cls.from_arrays(facts, *_gather(len(facts), (looks.get(f) for f in facts.file)))
 
-# %% ../nbs/parts/28_measures.ipynb #80a1781f
+# %% ../nbs/parts/28_measures.ipynb #331345a0
 PIECE,MANY = 64,1200    # pictures that a worker is given at a time; and for how many it pays to start helper processes
 
 def _looked(folder, files):
@@ -147,4 +154,4 @@ def of(cls:Measures, images:ImageSet, # Its rows that are not quarantined
             if hasattr(bar, 'update'): bar.update(len(some))
     finally:
         if hasattr(bar, 'close'): bar.close()
-    return _measures(pd.DataFrame(facts, columns=['file','sha256','width','height','reason'], dtype=object), at, *(o[:k] for o in arrays))
+    return cls.from_arrays(pd.DataFrame(facts, columns=['file','sha256','width','height','reason'], dtype=object), at, *(o[:k] for o in arrays))

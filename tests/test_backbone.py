@@ -55,7 +55,7 @@ def network(monkeypatch, own_cache):
             f = embed(read(folder), backbone, **kw)
             return self.seen - before, f
     net = Network()
-    monkeypatch.setattr(bb, '_runner', lambda *a: net)
+    monkeypatch.setattr(bb, 'runner', lambda *a: net)
     return net
 
 
@@ -389,7 +389,7 @@ def run(x):
     n += len(x); time.sleep(.01)
     if n > 330: Path(sys.argv[2]).touch(); time.sleep(60)
     return np.stack([x.mean((1, 2))[:, c] for c in range(3)] + [x.std((1, 2))[:, 0]], 1).astype(np.float32)
-b._runner = lambda *a: run
+b.runner = lambda *a: run
 from lookalikes.imageset import ImageSet
 b.embed(ImageSet.from_folder(sys.argv[1]))'''
 

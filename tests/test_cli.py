@@ -403,7 +403,7 @@ def test_a_reader_that_has_seen_enough(bundle, drawn):
 SLOW = '''import signal, time, lookalikes.backbone as b
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)
-real = b._runner
+real = b.runner
 def slow(*a):
     run, seen = real(*a), []
     def wait(x):
@@ -411,7 +411,7 @@ def slow(*a):
         if len(seen) >= 6: Path('began').touch()
         return run(x)
     return wait
-b._runner = slow
+b.runner = slow
 from lookalikes.cli import main; main()'''
 
 
@@ -427,12 +427,12 @@ def wait_for(p, file, seconds=120):
 def counted(monkeypatch):
     "How many pictures went through the network."
     import lookalikes.backbone as b
-    seen, real = [], b._runner
+    seen, real = [], b.runner
 
     def counting(*args):
         run = real(*args)
         return lambda x: seen.append(len(x)) or run(x)
-    monkeypatch.setattr(b, '_runner', counting)
+    monkeypatch.setattr(b, 'runner', counting)
     return lambda: sum(seen)
 
 

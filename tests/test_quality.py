@@ -63,7 +63,7 @@ def test_the_numbers_are_what_they_say(tmp_path):
 
 def test_embed_opens_each_picture_once(sound, own_cache, monkeypatch):
     "With and without known embeddings; and an audit's measures are those of a look at what `embed` decodes."
-    monkeypatch.setattr(bb, '_runner', lambda *a: lambda x: x.mean((1, 2)).astype(np.float32))
+    monkeypatch.setattr(bb, 'runner', lambda *a: lambda x: x.mean((1, 2)).astype(np.float32))
     images, opened = sound.where(np.arange(len(sound)) < 40), []
     monkeypatch.setattr(bb, 'open_image', lambda d, **kw: (opened.append(kw['name']), open_image(d, **kw))[1])
     f = embed(images, look=look)
@@ -78,7 +78,7 @@ def test_embed_opens_each_picture_once(sound, own_cache, monkeypatch):
 
 
 def test_embed_looks_at_no_broken_picture(tmp_path, own_cache, monkeypatch):
-    monkeypatch.setattr(bb, '_runner', lambda *a: lambda x: x.mean((1, 2)).astype(np.float32))
+    monkeypatch.setattr(bb, 'runner', lambda *a: lambda x: x.mean((1, 2)).astype(np.float32))
     for i in range(12): save(noise(40, 40, i), tmp_path/'a'/f'{i:02}.png')
     (tmp_path/'a'/'05.png').write_text('Forbidden')
     (tmp_path/'a'/'06.png').write_bytes(b'')
@@ -88,7 +88,7 @@ def test_embed_looks_at_no_broken_picture(tmp_path, own_cache, monkeypatch):
 
 
 def test_a_look_that_fails_is_not_swallowed(tmp_path, own_cache, monkeypatch):
-    monkeypatch.setattr(bb, '_runner', lambda *a: lambda x: x.mean((1, 2)).astype(np.float32))
+    monkeypatch.setattr(bb, 'runner', lambda *a: lambda x: x.mean((1, 2)).astype(np.float32))
     save(noise(40, 40), tmp_path/'a'/'1.png')
     with pytest.raises(ZeroDivisionError): embed(ImageSet.from_folder(tmp_path), look=lambda im: 1/0)
 

@@ -14,6 +14,7 @@ from lookalikes.decisions import Decisions, quarantine, relabel, restore
 from lookalikes.defects import plant, planted
 from lookalikes.draw import circles, draw, draw_mask, draw_picture, lesson_images, truth
 from lookalikes.embedding_map import EmbeddingMap
+from lookalikes.engines import Local, Ray
 from lookalikes.fetch import Fetched, fetch
 from lookalikes.gallery import Gallery
 from lookalikes.heatmaps import Heatmap, deletion_curve, heatmap, occlusion
@@ -29,6 +30,7 @@ from lookalikes.recipe import Recipe, RecipeError
 from lookalikes.report import Chart, write_report
 from lookalikes.scoring import score
 from lookalikes.search import Ask, Found, Hit, find, register, source
+from lookalikes.shards import Shards
 from lookalikes.ship import model_card, ship
 from lookalikes.shortcuts import cheats, control_matrix, fit_counter, measure, plot_cheats, shortcuts
 from lookalikes.space import space
@@ -38,7 +40,7 @@ from lookalikes.web import Limits
 
 __all__ = ['Ask', 'Audit', 'Augment', 'Backbone', 'Built', 'BundleError', 'Calibration', 'Chart', 'Classifier', 'Cleaner', 'Copies', 'Credits', 'Decisions',
            'EmbeddingMap', 'Ensemble', 'ErrorRate', 'Features', 'Fetched', 'Found', 'Gallery', 'Heatmap', 'Hit', 'ImageError', 'ImageSet', 'Ladder',
-           'Limits', 'Measures', 'PairedTest', 'Predictions', 'Preprocess', 'Probe', 'Recipe', 'RecipeError', 'Versus', 'Views', 'audit', 'auroc',
+           'Limits', 'Local', 'Measures', 'PairedTest', 'Predictions', 'Preprocess', 'Probe', 'Ray', 'Recipe', 'RecipeError', 'Shards', 'Versus', 'Views', 'audit', 'auroc',
            'bootstrap', 'calibrate', 'cheats', 'circles', 'contact_sheet', 'control_matrix', 'cross_validate', 'deletion_curve', 'draw',
            'draw_circles', 'draw_mask', 'draw_picture', 'embed', 'fetch', 'find', 'find_copies', 'finetune', 'fit_counter', 'fit_probe', 'heatmap',
            'image_learner', 'image_loaders', 'label_issues', 'ladder', 'leaks', 'learning_curve', 'lesson_images', 'mcnemar', 'measure',

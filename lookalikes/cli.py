@@ -1,4 +1,4 @@
-"""The library from a terminal: `lookalikes demo`, `build`, `draw`, `audit`, `train`, `evaluate`, `predict`, `serve`, `ship`
+"""The library from a terminal: `lookalikes demo`, `build`, `draw`, `audit`, `train`, `evaluate`, `predict`, `embed`, `serve`, `ship`
 
 Docs: https://lookalikes.github.io/lookalikes/parts/cli.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://lookalikes.github.io/lookalikes/parts/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'Json', 'Quiet', 'Seed', 'LabelRe', 'SPOILT', 'Output', 'build', 'audit_command', 'Fit', 'train', 'draw',
-           'demo', 'evaluate', 'predict_command', 'serve', 'ship_command', 'main']
+           'demo', 'evaluate', 'predict_command', 'Engine', 'embed', 'serve', 'ship_command', 'main']
 
 # %% ../nbs/parts/90_cli.ipynb #62e0cf62
 import json, os, sys, time
@@ -200,7 +200,7 @@ def demo(lesson: Annotated[str, typer.Option(help="Which drawn twin.")] = 'chihu
     say.result(value, '\n'.join([f"{len(images)} pictures, {len(images.classes)} classes, {seconds} s", f"     audit: {', '.join(f'{n} {k}' for k,n in found.counts.items())}; {out/'audit.html'}", f"      test: {rates['test'].accuracy}", f"   5 folds: {rates['folds'].accuracy}",
                                  f"    report: {out/'report.html'}", f"     model: {out/'model'}", f"next: lookalikes predict {out/'model'} {out/'pictures'/sample}"]))
 
-# %% ../nbs/parts/90_cli.ipynb #0770208b
+# %% ../nbs/parts/90_cli.ipynb #691bb1b6
 @app.command()
 def evaluate(model: Annotated[Path, typer.Argument(metavar='MODEL', help="Folder that train wrote.")],
              folder: Annotated[Path, typer.Argument(metavar='DIR', help="Labelled pictures.")],
@@ -252,6 +252,37 @@ def predict_command(model: Annotated[Path, typer.Argument(metavar='MODEL', help=
         value = predict_csv(clf, found, out, each=each) | dict(n=len(found), file=str(out), seconds=round(time.perf_counter()-start, 1))
         say.result(value, f"{value['answered']:,} pictures answered, {value['failed']:,} could not be opened" + f", {value['kept']:,} were answered before"*bool(value['kept']) + f"; {out}, {value['seconds']} s")
     if count['failed']: raise typer.Exit(1)
+
+# %% ../nbs/parts/90_cli.ipynb #c707b481
+class Engine(str, Enum): local,ray = 'local','ray'
+
+@app.command()
+def embed(src: Annotated[str, typer.Argument(metavar='SRC', help="A folder; a bucket's address, such as s3://bucket/folder; or a .parquet, .csv or .txt file.")],
+          out: Annotated[str, typer.Argument(metavar='OUT', help="Folder or bucket for Parquet files. Stopped at any moment, the same command goes on.")],
+          engine: Annotated[Engine, typer.Option(help="local: all cores of this machine. ray: the cluster that RAY_ADDRESS or --address names; else Ray on this machine.")] = Engine.local,
+          backbone: Annotated[str, typer.Option(help="Bundled efficientnet_lite0, 1 or 2; resnet18 to 152; or any timm name.")] = 'efficientnet_lite0',
+          size: Annotated[int | None, typer.Option(help="Height and width of the pictures, pixels; the backbone's own when not given.", min=32, max=1024)] = None,
+          workers: Annotated[int | None, typer.Option(help="Processes; one per core when not given.", min=1)] = None,
+          address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
+          gpus: Annotated[float, typer.Option(help="GPUs for each worker of Ray.", min=0)] = 0,
+          shard: Annotated[int | None, typer.Option(help="Pictures in a part; up to 512 when not given.", min=1, max=100_000)] = None,
+          allow_private: Annotated[bool, typer.Option(help="Also ask addresses of this machine and its network.")] = False,
+          as_json: Json = False, quiet: Quiet = False):
+    "Run every picture through a backbone, into Parquet files with a column of features."
+    from lookalikes import scale
+    from lookalikes.backbone import Backbone
+    from lookalikes.engines import Local, Ray
+    from lookalikes.web import Limits
+    if engine is Engine.local and (address or gpus): raise ValueError(f"--{'address' if address else 'gpus'} is for --engine ray")
+    say,hands = Output(as_json, quiet), Local(workers) if engine is Engine.local else Ray(workers, address, gpus=gpus)
+    got = scale.embed(src, out, Backbone.named(backbone, size), hands, shard, Limits(allow_private=allow_private), False if quiet else None)
+    bad = got.failed
+    for f,r in zip(bad.file[:20], bad.reason): print(f"{_shown(f)}: {r}", file=sys.stderr)
+    if len(bad) > 20: say.remark(f"... and {len(bad)-20:,} more; the column reason says why")
+    n,rate = len(got), round(got.worked/got.seconds, 1) if got.worked else None
+    say.result(dict(n=n, failed=len(bad), worked=got.worked, seconds=round(got.seconds, 1), images_per_second=rate, parts=got.n_shards, path=out),
+               f"{n:,} pictures in {got.n_shards:,} parts, {len(bad):,} could not be opened; {out}, {got.seconds:.1f} s" + (f", {rate} pictures a second" if rate else ", nothing was left to do"))
+    if len(bad): raise typer.Exit(1)
 
 # %% ../nbs/parts/90_cli.ipynb #4cfa09c1
 @app.command()

@@ -7,9 +7,10 @@ Docs: https://lookalikes.github.io/lookalikes/parts/engines.html.md"""
 # %% auto #0
 __all__ = ['Local', 'Ray', 'engine']
 
-# %% ../nbs/parts/61_engines.ipynb #3c3ee4ec
-import logging, os, pickle
+# %% ../nbs/parts/61_engines.ipynb #8bece39b
+import logging, os, pickle, socket
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .imageset import n_cores
@@ -29,7 +30,7 @@ class Local:
         return dealt(function, parts, self.workers)
     tasks = __call__
 
-# %% ../nbs/parts/61_engines.ipynb #7cf7c4c0
+# %% ../nbs/parts/61_engines.ipynb #44355786
 @dataclass(frozen=True)
 class Ray:
     "A Ray cluster, or Ray on this machine when none is named."
@@ -47,7 +48,9 @@ class Ray:
         os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')                     # what fails is raised here; the rest is in Ray's own log files
         if not address: os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')       # a cluster of one's own tells nobody
         own = dict(address=address) if address else dict(address='local', num_cpus=max(n_cores(), int((self.workers or 1)*self.cpus)), object_store_memory=2**28, include_dashboard=False)
-        try: ray.init(**own, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            _knock(address)
+            with _hushed(): ray.init(**own, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, OSError, RuntimeError, ValueError) as e: raise ConnectionError(f"Ray at {address or 'this machine'}: {' '.join(str(e).split())[:200]}") from None
         for name in ('ray.data','ray'): logging.getLogger(name).setLevel(logging.ERROR)
         _started.add(id(ray))
@@ -86,6 +89,21 @@ class Ray:
         while waiting: yield _answer(ray.get(waiting.popleft()))
 
 _started = set()        # Ray, when it was this module that started it
+
+def _knock(address):
+    "OSError when nobody listens at an address with a port: Ray would find out after minutes."
+    host,_,port = (address or '').rpartition('://')[2].partition('/')[0].rpartition(':')
+    if host and port.isdigit(): socket.create_connection((host.strip('[]'), int(port)), timeout=10).close()
+
+@contextmanager
+def _hushed():
+    "Nothing on standard error, where Ray's C++ says which level of messages it was told to use."
+    kept,nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try: yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept); os.close(nowhere)
 
 def _call(function, args):
     try: return pickle.dumps((function(*args), None))

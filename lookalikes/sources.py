@@ -8,8 +8,8 @@ Docs: https://lookalikes.github.io/lookalikes/parts/sources.html.md"""
 __all__ = ['AT_ONCE', 'ORIGIN', 'PLAN_FILE', 'is_local', 'filesystem', 'join', 'exists', 'read_place', 'write_place',
            'list_place', 'Folder', 'read_table', 'Addresses', 'Pictures', 'source']
 
-# %% ../nbs/parts/60_sources.ipynb #61233e25
-import asyncio, csv, io, json, os, tempfile
+# %% ../nbs/parts/60_sources.ipynb #7a4bf9be
+import asyncio, io, json, os, tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np, pandas as pd
 
 from .download import new_loop, prepare
-from .imageset import MANIFEST, ImageSet, read_csv, write_atomic
+from .imageset import MANIFEST, SPLIT_NAMES, ImageSet, read_csv, write_atomic
 from .picture import ENDINGS, MAX_BYTES, ImageError, picture_files, read_bytes, show_name
 from .web import Limits, Web, WebError
 
@@ -71,18 +71,22 @@ def list_place(place) -> list: # Of names, relative to `place`, with /, sorted
     try: return sorted(f[len(base):] for f in fs.find(path) if f.startswith(base))
     except FileNotFoundError: return []
 
-# %% ../nbs/parts/60_sources.ipynb #09df3e03
+# %% ../nbs/parts/60_sources.ipynb #8d8fca62
 AT_ONCE = 32    # pictures asked of a bucket or the web at a time
 
-def _label(file):
-    parts = file.split('/')
-    return parts[-2] if len(parts) > 1 else ''
+def _by_folder(files):
+    "Labels from the names of the top folders, and splits where those are called train, valid or test."
+    parts = [f.split('/') for f in files]
+    splits = [SPLIT_NAMES.get(p[0].lower(), '') if len(p) > 2 else '' for p in parts]
+    tops = {p[0].lower() for p in parts}
+    if len(tops) > 1 and all(splits): return pd.DataFrame(dict(file=files, label=[p[1] for p in parts], split=splits), dtype=object)
+    return pd.DataFrame(dict(file=files, label=[p[0] if len(p) > 1 else '' for p in parts]), dtype=object)
 
 @dataclass(frozen=True)
 class Folder:
     "A folder of pictures, here or in a bucket."
     place:str
-    def rows(self) -> pd.DataFrame: # `file`, `label`, sorted by file
+    def rows(self) -> pd.DataFrame: # `file`, `label`, and `split` where there is one; sorted by file
         "What there is. FileNotFoundError for a folder that is not there, ValueError for one without pictures."
         if is_local(self.place):
             path = Path(self.place)
@@ -91,7 +95,7 @@ class Folder:
             names = lambda: picture_files(path)
         else: names = lambda: (f for f in list_place(self.place) if os.path.splitext(f)[1].lower() in ENDINGS and not any(o.startswith('.') for o in f.split('/')))
         if exists(join(self.place, MANIFEST)): found = self._manifest()
-        else: found = pd.DataFrame([(f, _label(f)) for f in names()], columns=['file','label'], dtype=object)
+        else: found = _by_folder(list(names()))
         if found.empty: raise ValueError(f"{show_name(self.place)}: no pictures" + ('' if is_local(self.place) or exists(self.place) else ', or no such place'))
         return found.sort_values('file', ignore_index=True)
 
@@ -99,7 +103,7 @@ class Folder:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder)/MANIFEST).write_bytes(read_place(join(self.place, MANIFEST)))
             df = ImageSet.load(folder).df
-        return df.loc[df.status != 'quarantined', ['file','label']]
+        return df.loc[df.status != 'quarantined', ['file','label'] + ['split']*bool((df.split != '').any())]
 
     def read(self, rows # A table with `file`
             ): # Yields bytes, or an `ImageError`, for each row in order
@@ -123,8 +127,8 @@ def _from_bucket(places):
     with ThreadPoolExecutor(AT_ONCE) as ex:
         for i in range(0, len(places), AT_ONCE): yield from ex.map(one, places[i:i+AT_ONCE])
 
-# %% ../nbs/parts/60_sources.ipynb #f6767427
-ORIGIN = ('label','query','url','page','license','creator')
+# %% ../nbs/parts/60_sources.ipynb #0078ae8c
+ORIGIN = ('label','split','query','url','page','license','creator')
 
 def _host(url):
     try: return urlsplit(url).netloc.lower()
@@ -191,7 +195,7 @@ def _from_web(urls, limits):
             loop.close()
     with ThreadPoolExecutor(1) as ex: return ex.submit(run).result()      # Jupyter and Ray may have a loop running in this thread
 
-# %% ../nbs/parts/60_sources.ipynb #41f69c6b
+# %% ../nbs/parts/60_sources.ipynb #cc249495
 def _is_dataset(place): return not place.endswith(('.parquet','.csv','.txt'))
 
 def _parquets(place): return [join(place, f) for f in list_place(place) if f.endswith('.parquet') and not f.startswith('.')] if _is_dataset(place) else [place]
@@ -230,8 +234,8 @@ class Pictures:
         out = []
         for place in _parquets(self.place):
             f = _open_parquet(place)
-            schema,(column,inside) = f.schema_arrow, _picture_column(f.schema_arrow)
-            if column is None: raise ValueError(f"{show_name(place)}: neither a column url nor one of pictures (bytes, or image with bytes inside) among {schema.names}")
+            schema = f.schema_arrow
+            if _picture_column(schema)[0] is None: raise ValueError(f"{show_name(place)}: neither a column url nor one of pictures (bytes, or image with bytes inside) among {schema.names}")
             name = os.path.basename(place).removesuffix('.parquet')
             known = [c for c in ('file','label','reason') if c in schema.names]
             df = (f.read(columns=known).to_pandas() if known else pd.DataFrame(index=range(f.metadata.num_rows))).assign(row=range(f.metadata.num_rows))

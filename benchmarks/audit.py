@@ -76,7 +76,7 @@ def used():
 
 def compare(args, command):
     "Seconds of both, interleaved."
-    cpu = dict(ours=[], whole=[], cleanvision=[])
+    facts, cpu = machine.facts('cleanvision', 'imagehash', 'usearch'), dict(ours=[], whole=[], cleanvision=[])
     def noted(name, f, *o):
         before, found = used(), f(*o)
         cpu[name].append(used()-before)
@@ -89,10 +89,10 @@ def compare(args, command):
                                             cleanvision=lambda: noted('cleanvision', theirs, set_))
     middle = {k: statistics.median(v) for k, v in cpu.items()}
     each = {k: machine.spread(v) for k, v in seconds.items()}
-    row = dict(n=n, side=args.side or '', **{f'{k}_per_s': round(n/v['median'], 1) for k, v in each.items()}, ratio=round(each['cleanvision']['median']/each['ours']['median'], 2), promised=3,
-               ratio_whole=round(each['cleanvision']['median']/each['whole']['median'], 2), promised_whole=1,
+    row = dict(n=n, side=args.side or '', **{f'{k}_per_s': round(n/v['median'], 1) for k, v in each.items()}, **machine.times(seconds['cleanvision'], seconds['ours']), promised=3,
+               **machine.times(seconds['cleanvision'], seconds['whole'], 'ratio_whole'), promised_whole=1,
                **{f'{k}_cpu_s': round(v, 1) for k, v in middle.items()}, ratio_cpu=round(middle['cleanvision']/middle['ours'], 2), ratio_whole_cpu=round(middle['cleanvision']/middle['whole'], 2))
-    machine.write(args.out, 'audit', command, machine.facts('cleanvision', 'imagehash', 'usearch'), [row], dict(seconds=each, cpu_seconds=cpu, flagged=found))
+    machine.write(args.out, 'audit', command, facts, [row], dict(seconds=each, cpu_seconds=cpu, flagged=found))
     print(row, found, sep='\n')
 
 
@@ -121,7 +121,7 @@ def main():
     args, command = machine.arguments(__doc__.splitlines()[0], repeats=dict(type=int, default=3, help='rounds after the warm-up'), side=dict(type=int, default=0, help='enlarge every photograph until its long side has so many pixels'),
                                       growth=dict(type=int, nargs='+', help='sizes of drawn sets instead'))
     if not args.growth: return compare(args, command)
-    rows = []
+    facts, rows = machine.facts('usearch'), []
     for n in args.growth:
         a, b = multiprocessing.get_context('spawn').Pipe()
         p = multiprocessing.get_context('spawn').Process(target=grown, args=(n, b))
@@ -130,7 +130,7 @@ def main():
         p.join()
         rows.append(dict(n=k, seconds=round(seconds, 1), per_s=round(k/seconds, 1), gib_before=round(before, 2), gib_most=round(most, 2), gib_helper=round(helper, 2), copies=copies))
         print(rows[-1], flush=True)
-    machine.write(args.out, 'audit_growth', command, machine.facts('usearch'), rows, dict(pictures='soft patches of colour, 96 px, JPEG, every hundredth a copy; pixels only'))
+    machine.write(args.out, 'audit_growth', command, facts, rows, dict(pictures='soft patches of colour, 96 px, JPEG, every hundredth a copy; pixels only'))
 
 
 if __name__ == '__main__': main()

@@ -68,7 +68,7 @@ def compare(images, size, args):
     from_files, same = relative_error(features.X, got['peer']), on_same_pixels(backbone, model, paths[:64])
     o, p = (machine.spread(seconds[k]) for k in ('ours', 'peer'))
     row = dict(size=size, pictures=len(images), **machine.flat('ours_s', o), **machine.flat('peer_s', p), ours_per_s=round(len(images)/o['median'], 1),
-               peer_per_s=round(len(images)/p['median'], 1), ratio=round(p['median']/o['median'], 2), promised=PROMISED, export_s=round(export, 2),
+               peer_per_s=round(len(images)/p['median'], 1), **machine.times(p['each'], o['each']), promised=PROMISED, export_s=round(export, 2),
                peer_batch_size=best, error_same_pixels=f'{same:.1e}', error_files_median=f'{np.median(from_files):.3f}')
     return row, dict(row, ours_s=o, peer_s=p, ratio_each_round=[b/a for a, b in zip(seconds['ours'], seconds['peer'])],
                      peer_warm_up_s=tried, error_same_pixels=same, error_files_median=float(np.median(from_files)), error_files_max=float(from_files.max()))

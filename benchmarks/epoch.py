@@ -28,7 +28,7 @@ def measure(args):
         each, _ = machine.interleave(args.repeats, every_layer=every_layer, late_layers=late_layers, fastai=lambda: quietly(theirs, lambda o: o.fit(1, 1e-4)))
     median = {k: machine.spread(v)['median'] for k, v in each.items()}
     row = dict(n=len(images), size=args.size, batch=args.batch_size, **{f'{k}_seconds': round(v, 2) for k, v in median.items()}, once_seconds=round(seconds, 1),
-               ratio=round(median['fastai']/median['every_layer'], 2), ratio_late=round(median['fastai']/median['late_layers'], 2), promised=2)
+               **machine.times(each['fastai'], each['every_layer']), **machine.times(each['fastai'], each['late_layers'], 'ratio_late'), promised=2)
     machine.say(row)
     return [row], dict(seconds=each)
 

@@ -125,6 +125,7 @@ def other(python, *args, **kw):
     "What a program prints in the Python that has img2dataset."
     # it must be free to keep what it compiles: its processes import everything anew in each run
     env = {k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'} | {'NO_ALBUMENTATIONS_UPDATE': '1'}
+    if not Path(python).is_file(): raise SystemExit(f'img2dataset: {python} is no Python; README.md says how to make one for it')
     r = subprocess.run([python, *args], capture_output=True, text=True, env=env, **kw)
     if r.returncode: raise SystemExit(f'img2dataset: {r.stderr[-2000:]}')
     return r.stdout.strip()
@@ -183,9 +184,9 @@ def compare(files, copies, args):
             rounds.append({k: v for name, (side, urls) in todo.items() for k, v in run(name, side, urls(paths), served).items()})
     seconds, rows = {k: machine.spread([r[k] for r in rounds]) for k in rounds[0]}, []
     for name, s in seconds.items():
-        ratio = s['median']/seconds['ours']['median']
+        ratio = machine.times(s['each'], seconds['ours']['each']) if name != 'ours' else dict(ratio='')
         rows.append(dict(pictures=len(paths), of_photographs=len(files), delay_s=args.delay, side=name, **machine.flat('s', s), per_s=round(len(paths)/s['median'], 1),
-                         ratio='' if name == 'ours' else round(ratio, 2), promised=PROMISED.get(name, ''), settings=min(tried, key=tried.get) if name == 'img2dataset' else ''))
+                         **ratio, promised=PROMISED.get(name, ''), settings=min(tried, key=tried.get) if name == 'img2dataset' else ''))
     return rows, dict(pictures=len(paths), photographs=len(files), hosts=len(base), seconds=seconds, img2dataset_tried_s=tried,
                       ratio_each_round={k: [r[k]/r['ours'] for r in rounds] for k in PROMISED if k in rounds[0]})
 

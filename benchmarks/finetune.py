@@ -5,7 +5,8 @@
 For each of --sets and each of --seeds, which draw the split (60 % to train on, 20 % to validate, 20 % to test): fastai's `fine_tune(epochs)`, which
 adds a frozen epoch, and ours, `image_learner` (which embeds the pictures, fits the probe and decodes) and `finetune(epochs)` with its defaults, each
 from the files to the last epoch's end. Both are judged on the test pictures, which neither has seen nor chosen by. Promised: no more errors, in a
-third of the time or less. With --alone there is no fastai, only the paired test against the probe. Each row is kept as soon as it is measured; run again, it goes on with those that are missing. The summary, a row for each
+third of the time or less. With --alone there is no fastai, only the paired test against the probe. Each row is kept as soon as it is measured; run
+again, it goes on with those that are missing, or with --again measures all of them, and the later row of a kind counts. The summary, a row for each
 set, goes to `data/results/finetune.csv`.
 """
 import shutil, time
@@ -68,8 +69,8 @@ def measure(images, name, seed, args):
 
 def measured(out):
     "The rows so far."
-    table = Path(out)/'finetune.csv'
-    return pd.read_csv(table) if table.exists() else pd.DataFrame(columns=['lesson', 'pictures', 'seed', 'epochs'])
+    table, kind = Path(out)/'finetune.csv', ['lesson', 'pictures', 'seed', 'epochs']
+    return pd.read_csv(table).drop_duplicates(kind, keep='last') if table.exists() else pd.DataFrame(columns=kind)
 
 
 def summary(rows):
@@ -87,14 +88,15 @@ def main():
     args, command = machine.arguments(__doc__.splitlines()[0], sets=dict(nargs='+', default=['chihuahua_or_muffin', 'kittens_or_cats', 'paintings', 'guitars', 'pet_breeds'], help='folders of photographs'),
         seeds=dict(type=int, nargs='+', default=[0, 1, 2], help='for split, order and augmentation'), epochs=dict(type=int, default=2, help='of fine_tune and of finetune'),
         peer_size=dict(type=int, default=224, help="height and width of the peer's crops, pixels"), table=dict(type=Path, default=machine.ROOT/'data'/'results', help='folder for the summary'),
-        alone=dict(action='store_true', help='without fastai: only against the probe'))
+        alone=dict(action='store_true', help='without fastai: only against the probe'),
+        again=dict(action='store_true', help='measure what was measured before, too'))
+    facts = machine.facts()
     with machine.empty_cache():
         Backbone.named().graph()     # exported once in a cache's life
         for seed in args.seeds:
             for name in args.sets:
                 images, rows = photographs(args.photos.parent/name, args.n).verify().group_copies(), measured(args.out)
-                if ((rows.lesson == name) & (rows.pictures == len(images)) & (rows.seed == seed) & (rows.epochs == args.epochs)).any(): continue
-                facts = machine.facts()
+                if not args.again and ((rows.lesson == name) & (rows.pictures == len(images)) & (rows.seed == seed) & (rows.epochs == args.epochs)).any(): continue
                 row = measure(images, name, seed, args)
                 machine.say(row)
                 machine.write(args.out, 'finetune', command, facts, [row], {})

@@ -64,8 +64,8 @@ def main():
                 machine.say(f'round {i+1} of {args.repeats}, {k}: {found[k][-1][0]:.1f} s, {found[k][-1][1]} errors')
     seconds = {k: machine.spread([o[0] for o in v]) for k, v in found.items()}
     row = dict(n=len(images), valid=int((images.df.split == 'valid').sum()), epochs=args.epochs, size=args.size, **{f'{k}_seconds': round(v['median'], 2) for k, v in seconds.items()},
-               **{f'{k}_errors': v[-1][1] for k, v in found.items()}, ratio=round(seconds['fastai']['median']/seconds['every_layer']['median'], 2),
-               ratio_late=round(seconds['fastai']['median']/seconds['late_layers']['median'], 2), promised=5)
+               **{f'{k}_errors': v[-1][1] for k, v in found.items()}, **machine.times(seconds['fastai']['each'], seconds['every_layer']['each']),
+               **machine.times(seconds['fastai']['each'], seconds['late_layers']['each'], 'ratio_late'), promised=5)
     machine.write(args.out, 'gpu_train', command, facts, [row], dict(runs=found))
     print(row)
 

@@ -110,6 +110,12 @@ def spread(values):
     return dict(median=statistics.median(values), low=min(values), high=max(values), each=list(values))
 
 
+def times(peer, ours, name='ratio'):
+    "The columns of a ratio, from seconds of rounds that took turns: how many times as fast ours is by the medians, and in the worst and the best round."
+    each = [p/o for p, o in zip(peer, ours)]
+    return {name: round(statistics.median(peer)/statistics.median(ours), 2), f'{name}_low': round(min(each), 2), f'{name}_high': round(max(each), 2)}
+
+
 def flat(name, figures):
     "The columns that `spread` fills in a table."
     return {f'{name}_{k}': ' '.join(f'{o:.4g}' for o in v) if k == 'each' else round(v, 4) for k, v in figures.items()}

@@ -133,7 +133,7 @@ def measure(args):
     for goal, error in (('our error', errors.rate), ('10 % error', TEN_PERCENT)):
         seconds, there = reached(tries, error)
         rows.append(common | dict(goal=goal, error=round(error, 4), ours_reached=errors.rate <= error, **machine.flat('ours_s', total), peer_s=round(seconds, 2),
-                                  peer_reached=there, ratio=round(seconds/total['median'], 2), ratio_is='measured' if there else 'more than', promised=PROMISED,
+                                  peer_reached=there, **{f'ratio{k}': round(seconds/total[o], 2) for k, o in (('', 'median'), ('_low', 'high'), ('_high', 'low'))}, ratio_is='measured' if there else 'more than', promised=PROMISED,
                                   peer_best_error=round(min(o['error'] for t in tries for o in t['epochs']), 4), export_s=round(export, 2)))
     for k, v in fit.items():
         rows.append(common | dict(goal=k, **machine.flat('ours_s', v)) | (dict(promised=f'{PROMISED_CV} s', error=round(cv.rate, 4)) if k == 'cross_validate' else {}))

@@ -75,8 +75,9 @@ def child(side, bundle, files, limit):
 
 class Side:
     "One side in a process of its own, stopped while the other is measured."
+    script = __file__
     def __init__(self, side, bundle, files):
-        self.p = subprocess.Popen([sys.executable, __file__, '--child', side, str(bundle), json.dumps([str(f) for f in files[:2]]), str(n_cores())], stdout=subprocess.PIPE, text=True)
+        self.p = subprocess.Popen([sys.executable, self.script, '--child', side, str(bundle), json.dumps([str(f) for f in files[:2]]), str(n_cores())], stdout=subprocess.PIPE, text=True)
         self.url = self.p.stdout.readline().strip()
         self.client = httpx.Client(timeout=300, limits=httpx.Limits(max_connections=64))
         for _ in range(600):

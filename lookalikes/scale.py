@@ -25,11 +25,11 @@ from .verbs import Embed, Fetch, Predict, Verify
 
 from . import gathered  # noqa: F401 what reads shards back as images, features and predictions
 
-# %% ../nbs/09_scale.ipynb #2694a9c2
+# %% ../nbs/09_scale.ipynb #1fb36fde
 def verify(place, # Of pictures: see `source`
            out:str|os.PathLike, # Folder or bucket for the answers, new or begun before
            engine='local', # 'local', 'ray', or an engine
-           shard:int=SHARD, # Pictures in a part
+           shard:int|None=None, # Pictures in a part; up to 512 when not given
            limits=None, # For addresses of the web
            progress:bool|None=None # Show a bar; by default where somebody is watching
           ) -> Shards:
@@ -38,13 +38,13 @@ def verify(place, # Of pictures: see `source`
 
 def embed(place, out:str|os.PathLike, # As in `verify`
           backbone:str|Backbone=DEFAULT, # Name or `Backbone`
-          engine='local', shard:int=SHARD, limits=None, progress:bool|None=None # As in `verify`
+          engine='local', shard:int|None=None, limits=None, progress:bool|None=None # As in `verify`
          ) -> Shards:
     "Features of every picture, float32: on the processor, or on GPUs where the workers of Ray have them."
     return run(Embed(Backbone.named(backbone), *_device(engine)), place, out, engine, shard, limits, progress)
 
 def predict(model:str|os.PathLike, # A bundle's folder, seen by all workers
-            place, out:str|os.PathLike, engine='local', shard:int=SHARD, limits=None, progress:bool|None=None # As in `verify`
+            place, out:str|os.PathLike, engine='local', shard:int|None=None, limits=None, progress:bool|None=None # As in `verify`
            ) -> Shards:
     "What a shipped classifier says of every picture."
     clf = Classifier.load(model := os.path.abspath(model))
@@ -54,7 +54,7 @@ def fetch(place, # Of addresses: see `source`
           out:str|os.PathLike, # Folder or bucket for Parquet files with a column `bytes`, which any other verb reads
           min_side:int=0, # Refuse pictures whose shorter side is less, pixels
           max_side:int|None=None, # Shrink pictures whose longer side is more, pixels
-          engine='local', shard:int=SHARD, limits=None, progress:bool|None=None # As in `verify`
+          engine='local', shard:int|None=None, limits=None, progress:bool|None=None # As in `verify`
          ) -> Shards:
     "The pictures behind addresses; a host is asked by one worker at a time, however many there are."
     return run(Fetch(min_side, max_side), place, out, engine, shard, limits, progress)
@@ -63,7 +63,7 @@ def _device(which):
     "Whether workers have a GPU, and how many threads may open pictures for it."
     return (True, max(1, int(which.cpus))) if isinstance(which, Ray) and which.gpus else (False, 1)
 
-# %% ../nbs/09_scale.ipynb #17a09c8c
+# %% ../nbs/09_scale.ipynb #1e526c26
 SAMPLE = 2000       # pictures, about, that are enough to see whether a statistic tells the labels
 
 def observed(im, # RGB, from `open_image`
@@ -87,7 +87,7 @@ class Measure(Embed):
 
 def measure(place, out:str|os.PathLike, # As in `verify`
             backbone:str|Backbone=DEFAULT, # Name or `Backbone`
-            engine='local', shard:int=SHARD, limits=None, progress:bool|None=None # As in `verify`
+            engine='local', shard:int|None=None, limits=None, progress:bool|None=None # As in `verify`
            ) -> Shards:
     "Everything that `audit` and `copies` ask for, of every picture."
     return run(Measure(Backbone.named(backbone), *_device(engine)), place, out, engine, shard, limits, progress)

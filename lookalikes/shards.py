@@ -7,8 +7,8 @@ Docs: https://lookalikes.github.io/lookalikes/parts/shards.html.md"""
 # %% auto #0
 __all__ = ['SHARD', 'VERSION', 'Verb', 'each', 'shard_size', 'Job', 'do_lane', 'do_shard', 'run', 'Shards']
 
-# %% ../nbs/parts/62_shards.ipynb #67dcf111
-import io, json, os, time
+# %% ../nbs/parts/62_shards.ipynb #bb0c17e7
+import io, json, os, re, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -51,7 +51,7 @@ def each(f, *pairs) -> list: # What `f` gives for each of `pairs`, or the `Image
         except ImageError as e: return e
     return [one(p) for p in pairs]
 
-# %% ../nbs/parts/62_shards.ipynb #6eed01f3
+# %% ../nbs/parts/62_shards.ipynb #d3152607
 SHARD = 512     # pictures: two to four seconds of one core, and a part of a few megabytes
 VERSION = 1
 
@@ -84,14 +84,14 @@ def _write_plan(place, plan, head):
 
 def _text(df):
     "Bytes as text again."
-    return df.assign(**{c: df[c].map(lambda v: v.decode('utf-8', 'surrogateescape')) for c in df if df[c].dtype == object})
+    return df.assign(**{c: pd.Series([v.decode('utf-8', 'surrogateescape') for v in df[c]], df.index, dtype=object) for c in df if df[c].dtype == object})     # left to itself, pandas insists on Unicode
 
 @lru_cache(maxsize=4)
 def _plan_file(place, version):
     import pyarrow.parquet as pq
     return pq.ParquetFile(io.BytesIO(read_place(place)))
 
-# %% ../nbs/parts/62_shards.ipynb #104f5d72
+# %% ../nbs/parts/62_shards.ipynb #60ac7fe1
 @dataclass(frozen=True)
 class Job:
     "What workers are to do, and where."
@@ -112,8 +112,9 @@ def do_shard(job:Job, k:int):
     "Read, answer and write one shard."
     import pyarrow as pa, pyarrow.parquet as pq
     if exists(job.part(k)):     # by a worker that died before it could say so
-        t = pq.read_table(io.BytesIO(read_place(job.part(k))), columns=['reason'])
-        return k, len(t), sum(o != '' for o in t['reason'].to_pylist())
+        try: t = _part(job.part(k), ['reason'])
+        except ValueError: t = None
+        if t is not None: return k, len(t), sum(o != '' for o in t['reason'].to_pylist())
     rows = job.rows(k)
     kept = [c for c in rows if c not in ('shard','lane','part','row')]
     answers = [_named(r, a) for r,a in zip(rows.to_dict('records'), _answers(job, rows))]
@@ -124,6 +125,13 @@ def do_shard(job:Job, k:int):
     pq.write_table(pa.table(table), out := io.BytesIO())
     write_place(job.part(k), out.getvalue())
     return k, len(answers), sum(o != '' for o in reasons)
+
+def _part(place, columns=None):
+    "A part's table. ValueError for one that is damaged."
+    import pyarrow as pa, pyarrow.parquet as pq
+    data = read_place(place)
+    try: return pq.read_table(io.BytesIO(data), columns=columns)
+    except (pa.ArrowException, OSError) as e: raise ValueError(f"{show_name(place)}: a damaged part ({str(e).splitlines()[0][:80]}); delete it and run again, which makes it anew") from None
 
 def _named(row, answer): return answer if _unicode(row['file']) else ImageError(row['file'], 'a name that is not Unicode; rename the file')
 
@@ -140,28 +148,42 @@ def _answers(job, rows):
             said = iter(ready(good))
             yield from (next(said) if isinstance(d, bytes) else d for _,d in got)
 
-# %% ../nbs/parts/62_shards.ipynb #e0eb27e1
+# %% ../nbs/parts/62_shards.ipynb #cdee1794
+def _name(place):
+    "What of `place` is held against a run: a folder may move, a bucket's address stays."
+    return os.path.basename(place.removesuffix(os.sep+'parts')) if is_local(place) else place
+
+def _head(place, f):
+    "What the plan says of itself; ValueError when it is none."
+    try: head = json.loads(f.schema_arrow.metadata[b'lookalikes'])
+    except (KeyError, TypeError, ValueError): head = None
+    if not isinstance(head, dict): raise ValueError(f"{show_name(place)}: not a plan that lookalikes wrote; choose another folder")
+    return head
+
+def _opened(place):
+    import pyarrow as pa, pyarrow.parquet as pq
+    data = read_place(place)
+    try: return pq.ParquetFile(io.BytesIO(data))
+    except (pa.ArrowException, OSError): raise ValueError(f"{show_name(place)}: not a plan that can be read; choose another folder, or delete it to begin again") from None
+
 def _begin(verb, src, out, shard):
     "The plan of `out`, made or enlarged: as a `Job`, and the lanes that are still to do."
-    import pyarrow.parquet as pq
-    place,plan,head,rows = join(out, PLAN_FILE), None, None, src.rows()
-    # a folder may move, a bucket's address stays; so only the name of a folder is held against a run
-    settings = lambda: verb.settings | dict(source=src.place if not is_local(src.place) else os.path.basename(src.place), shard=shard, version=VERSION)
+    place,plan,rows = join(out, PLAN_FILE), None, src.rows()
+    settings = lambda: verb.settings | dict(source=_name(src.place), shard=shard, version=VERSION)
     if exists(place):
-        f = pq.ParquetFile(io.BytesIO(read_place(place)))
-        try: head = json.loads(f.schema_arrow.metadata[b'lookalikes'])
-        except (KeyError, TypeError): raise ValueError(f"{show_name(place)}: not a plan that lookalikes wrote; choose another folder") from None
+        head = _head(place, f := _opened(place))
         if verb.settings['verb'] == head.get('verb'): verb = verb.settled(len(rows), head)
         shard = shard or head.get('shard')
         if other := next((k for k in {**head, **settings()} if head.get(k) != settings().get(k)), None):
             raise ValueError(f"{show_name(out)}: begun with {other} {head.get(other)!r}, now it is {settings().get(other)!r}; go on as it began, or choose another folder")
         plan = _text(f.read().to_pandas())
-    elif names := list_place(out)[:1]: raise FileExistsError(f"{show_name(out)}: not empty (it holds {show_name(names[0])}), nothing was written; give a new or empty folder")
+    elif names := [o for o in list_place(out) if not o.startswith('.')]: raise FileExistsError(f"{show_name(out)}: not empty (it holds {show_name(names[0])}), nothing was written; give a new or empty folder")
     else: verb,shard = verb.settled(len(rows), None), shard or shard_size(len(rows))
     for c in rows: rows[c] = rows[c].astype(object) if rows[c].dtype.kind not in 'iu' else rows[c].astype(np.int64)
     if 'row' in rows: rows['row'] = rows['row'].astype(np.int64)
     if plan is not None:
         rows = rows[~rows.file.isin(set(plan.file))].reset_index(drop=True)
+        rows = rows.reindex(columns=[c for c in plan if c != 'shard' and (c != 'lane' or c in rows)], fill_value='')       # the table keeps the columns it began with
         if len(rows): plan = pd.concat([plan, _plan(rows, shard, int(plan.shard.max())+1)], ignore_index=True)
     else: plan = _plan(rows, shard)
     if len(rows): _write_plan(place, plan, settings())
@@ -175,14 +197,15 @@ def run(verb:Verb, place, # Of pictures: see `source`
         progress:bool|None=None # Show a bar; by default where somebody is watching
        ) -> 'Shards':
     "Do `verb` to every picture of `place`. Stopped at any moment, the same call goes on from there."
-    start,src,out = time.perf_counter(), source(place, limits), os.path.abspath(out) if is_local(out) else os.fspath(out)
+    many,start = named_engine(engine), time.perf_counter()
+    if shard is not None and not (isinstance(shard, int) and shard > 0): raise ValueError(f"shard={shard!r}: need a whole number above 0")
+    src,out = source(place, limits), os.path.abspath(out) if is_local(out) else os.fspath(out)
     plan,job = _begin(verb, src, out, shard)
     done = set(Shards(out).done)
     todo = [(int(k), int(l)) for k,l in plan.groupby('shard').lane.first().items() if k not in done]
     lanes = {}
     for k,l in todo: lanes.setdefault(('lane', l) if l >= 0 else k, []).append(k)
-    many,size = named_engine(engine), plan.groupby('shard').size()
-    bar,n = progress_bar(range(int(size.sum())), desc=verb.settings['verb'], show=progress), 0
+    bar,n = progress_bar(range(len(plan)), desc=verb.settings['verb'], show=progress), 0
     if lanes:
         many.start()
         try:
@@ -196,7 +219,7 @@ def run(verb:Verb, place, # Of pictures: see `source`
     if made.missing: raise FileNotFoundError(f"{show_name(made.part(made.missing[0]))}: a worker wrote it, but it cannot be seen from here; all workers need to share {show_name(out)}: give a bucket, or a folder of a shared disk")
     return made
 
-# %% ../nbs/parts/62_shards.ipynb #cc8e4d2c
+# %% ../nbs/parts/62_shards.ipynb #12a620cf
 @dataclass
 class Shards:
     "A table in parts, of which some may still be to do."
@@ -213,27 +236,25 @@ class Shards:
 
     @cached_property
     def _plan(self):
-        if not exists(join(self.out, PLAN_FILE)): raise FileNotFoundError(f"{show_name(self.out)}: no {PLAN_FILE}; nothing was begun here")
-        import pyarrow.parquet as pq
-        return pq.ParquetFile(io.BytesIO(read_place(join(self.out, PLAN_FILE))))
+        if not exists(place := join(self.out, PLAN_FILE)): raise FileNotFoundError(f"{show_name(self.out)}: no {PLAN_FILE}; nothing was begun here")
+        return _opened(place)
     @property
     def settings(self) -> dict:
         "What the run was asked to do."
-        return json.loads(self._plan.schema_arrow.metadata[b'lookalikes'])
+        return _head(join(self.out, PLAN_FILE), self._plan)
     @property
     def n_shards(self) -> int: return self._plan.metadata.num_row_groups
     def part(self, k:int) -> str: return join(self.out, 'parts', f'part-{k:06}.parquet')
     @property
     def done(self) -> list: # Numbers of shards
-        return sorted(int(f[5:11]) for f in list_place(join(self.out, 'parts')) if len(f) == 19 and f.startswith('part-') and f.endswith('.parquet'))
+        return sorted(int(m[1]) for f in list_place(join(self.out, 'parts')) if (m := re.fullmatch(r'part-(\d{6,})\.parquet', f)))
     @property
     def missing(self) -> list: # Numbers of shards
         return sorted(set(range(self.n_shards))-set(self.done))
     def parts(self, columns=None # Which; all when not given
              ): # Yields Arrow tables
-        "The parts that are there, in the plan's order."
-        import pyarrow.parquet as pq
-        for k in self.done: yield pq.read_table(self.part(k) if is_local(self.out) else io.BytesIO(read_place(self.part(k))), columns=columns)
+        "The parts that are there, in the plan's order. ValueError for one that is damaged."
+        for k in self.done: yield _part(self.part(k), columns)
     def table(self, columns=None # Which; all when not given
              ): # `pyarrow.Table`
         "All parts as one table."

@@ -55,8 +55,8 @@ def scratch(tmp_path_factory):
     path = tmp_path_factory.mktemp('project')/'lookalikes'
     skip = shutil.ignore_patterns('.*', '__pycache__', 'out', 'models', 'lookalikes_demo')
     for name in ['nbs', 'lookalikes', 'tests']: shutil.copytree(ROOT/name, path/name, ignore=skip)
-    for name in ['recipes', 'results']:
-        if (ROOT/'data'/name).is_dir(): shutil.copytree(ROOT/'data'/name, path/'data'/name)
+    for name in ['data/recipes', 'data/results', 'benchmarks']:
+        if (ROOT/name).is_dir(): shutil.copytree(ROOT/name, path/name, ignore=skip)
     for p in ROOT.iterdir():
         if p.is_file() and p.name[0] != '.': shutil.copy(p, path)
     return path

@@ -176,3 +176,87 @@ def test_ladder(drawn, tmp_path):
     run(FOLDER/'ladder.py', '--photos', tmp_path/'photos', '--out', tmp_path, '--seeds', 0, '--epochs', 1, '--steps', 'probe', 'fine-tuned', 'several views', '--size', 64)
     df = pd.read_csv(tmp_path/'ladder.csv')
     assert list(df.rung) == ['probe', 'fine-tuned', 'several views'] and (df.n == 4).all() and df.command[0].startswith('python benchmarks/ladder.py --') and str(tmp_path) not in df.command[0]
+
+
+def test_dedup(drawn, tmp_path):
+    pytest.importorskip('imagededup', reason='imagededup is among the extra bench')
+    run(FOLDER/'dedup.py', '--photos', drawn, '--out', tmp_path, '--repeats', 1)
+    df, last = results(tmp_path, 'dedup', drawn)
+    row, kinds = df.iloc[0], last['found_of_each_kind']
+    assert (row.pictures, row.copies) == (29, 9) and row.ratio == pytest.approx(last['seconds']['imagededup']['median']/last['seconds']['hashes']['median'], abs=.006)
+    assert row.ratio_low <= row.ratio <= row.ratio_high and 0 < row.ratio_embeddings
+    for side, found in kinds.items():
+        assert sum(k for _, k in found.values()) == row[f'{side}_found'] and found['exact_copy'] == [1, 1] and 0 < row[f'{side}_right'] <= row[f'{side}_pairs']
+    # no hash of the picture as it is can know its mirror image
+    assert kinds['hashes']['mirrored'] == [1, 1] and kinds['imagededup']['mirrored'] == [1, 0]
+
+
+def test_gradio_alone(drawn, tmp_path):
+    pytest.importorskip('gradio_client', reason='gradio is among the extra serve')
+    run(FOLDER/'gradio_alone.py', '--photos', drawn, '--out', tmp_path, '--pictures', 6, '--at-once', 3, '--repeats', 2)
+    df, last = results(tmp_path, 'gradio_alone', drawn)
+    row, seconds = df.iloc[0], last['seconds']
+    assert row.pictures == 6 and row.same_class == 1 and all(len(seconds[k]) == 2 for k in ('ours', 'gradio', 'wide'))
+    for column, side in (('ratio', 'gradio'), ('ratio_wide', 'wide')):
+        each = [a/b for a, b in zip(seconds[side], seconds['ours'])]
+        assert [row[f'{column}_low'], row[f'{column}_high']] == pytest.approx([min(each), max(each)], abs=.006) and row[f'{column}_low'] <= row[column] <= row[f'{column}_high']
+
+
+@pytest.fixture
+def promises(monkeypatch):
+    "The module that says what is promised."
+    monkeypatch.syspath_prepend(FOLDER)
+    import promises
+    return promises
+
+
+def test_every_promise_has_its_figures(promises, monkeypatch):
+    import all as every
+    assert set(every.COMPARISONS) == {p.question for p in promises.PROMISES} and all((FOLDER/f'{o}.py').is_file() for o in every.COMPARISONS)
+    for p in promises.PROMISES:
+        table = promises.RESULTS/f'{p.question}.csv'
+        if not table.exists(): continue
+        d = promises.rows(p, full=False)
+        assert len(d) == 0 or set(d) >= {'date', 'command', 'cores', 'load_at_start'} and (set(d) & {p.ratio, f'{p.ratio}_median'}), p
+    found = promises.measured()
+    assert len(found) == len(promises.PROMISES) and found.ratio.notna().any() and (found.kept.notna() == (found.ratio.notna() & found.promised.notna())).all()
+
+
+def test_which_run_counts(promises, tmp_path):
+    "The latest with enough pictures; a quiet one first; of rows measured one by one the later of a kind."
+    p = promises.Promise('q', 'w', 'x', 3, where='size == 256', full='pictures >= 100')
+    def write(*runs):
+        pd.DataFrame([dict(date=f'2026-01-0{day}', command='c', size=256, pictures=n, ratio=ratio, cores=2, load_at_start=load, device='cpu', processor='P', memory_gib=8, os='Linux 6', lesson=lesson)
+                      for day, n, ratio, load, lesson in runs]).to_csv(tmp_path/'q.csv', index=False)
+        return promises.measured(tmp_path, True, [p]).iloc[0]
+    assert write((1, 100, 4, 2, 'a'), (2, 100, 2, 2, 'a'), (3, 10, 9, 0, 'a')).ratio == 2
+    kept = write((1, 100, 4, .2, 'a'), (2, 100, 2, 2, 'a'))
+    assert (kept.ratio, kept.kept, kept.quiet, kept.date, kept.machine) == (4, True, True, '2026-01-01', '2 cores of P, 8 GiB, Linux') and np.isnan(kept.low)
+    assert promises.measured(tmp_path, True, [promises.Promise('q', 'w', 'x', 3, where='size == 64')]).ratio.isna().all()
+    several = promises.Promise('q', 'w', 'x', 3, each=('lesson',))
+    write((1, 100, 1, 2, 'a'), (2, 100, 5, 2, 'b'), (3, 100, 3, 2, 'a'))
+    o = promises.measured(tmp_path, True, [several]).iloc[0]
+    assert (o.ratio, o.low, o.high, o.kept) == (4, 3, 5, True)
+    text = promises.as_text(promises.measured(tmp_path, True, [several]), dict(q='failed'))
+    assert text.iloc[0].tolist() == ['w', 'x', '3x', '4.0x', '3.0x', '5.0x', 'failed', '2026-01-03']
+
+
+def every(*args):
+    return subprocess.run([sys.executable, FOLDER/'all.py', *map(str, args)], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+
+
+def test_all_goes_on_when_one_fails(drawn, tmp_path):
+    before = {p.name: p.read_bytes() for p in (FOLDER/'results').iterdir()}
+    r = every('--quick', '--only', 'fetch', 'circles', '--photos', drawn, '--img2dataset', tmp_path/'no_python')
+    assert r.returncode == 1 and re.search(r'^fetch: failed \(exit status 1\): img2dataset: .*no_python is no Python', r.stdout, re.M), r.stdout+r.stderr
+    verdicts = {peer: [{'yes', 'no', 'failed'} & set(o.split()) for o in r.stdout.splitlines() if peer in o] for peer in ('matplotlib', 'download_images')}
+    assert len(verdicts['matplotlib']) == 2 and all(o and o <= {'yes', 'no'} for o in verdicts['matplotlib']) and verdicts['download_images'] == [{'failed'}]
+    assert 'machine: ' in r.stdout and 'circles: failed' not in r.stdout
+    assert before == {p.name: p.read_bytes() for p in (FOLDER/'results').iterdir()}
+
+
+def test_all_lists_and_refuses():
+    r = every('--list')
+    assert r.returncode == 0 and 'serve: ' in r.stdout and '10x promised' in r.stdout and 'nothing promised' in r.stdout
+    r = every('--only', 'nothing')
+    assert r.returncode == 2 and "'nothing'" in r.stderr and 'gradio_alone' in r.stderr

@@ -7,12 +7,13 @@ Docs: https://lookalikes.github.io/lookalikes/parts/pixels.html.md"""
 # %% auto #0
 __all__ = ['LIMIT', 'Squash', 'Pixels', 'pixels_fit', 'reduced', 'decode']
 
-# %% ../nbs/parts/38_pixels.ipynb #e31a83b9
+# %% ../nbs/parts/38_pixels.ipynb #c9ae02d0
 import hashlib, json, os, shutil, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 
 from .backbone import cache_dir
@@ -133,7 +134,7 @@ def _fill(images, first, shapes, files, workers, progress):
         for p in parts: p.unlink(missing_ok=True)
     return rows
 
-# %% ../nbs/parts/38_pixels.ipynb #73cec0b9
+# %% ../nbs/parts/38_pixels.ipynb #13531db9
 def decode(images:ImageSet, # Its rows that are not quarantined
            *shapes, # `Preprocess` or `Squash`, each the shape of one `Pixels`
            workers:int|None=None, # Threads; one per core when not given
@@ -154,10 +155,12 @@ def decode(images:ImageSet, # Its rows that are not quarantined
     store = [cache_dir()/'pixels'/f'{_key(first, s)}.npy' for s in shapes]
     store[0].parent.mkdir(parents=True, exist_ok=True)
     rows = [_kept(f) for f in store]
-    missing = [i for i,r in enumerate(rows) if r is None]
-    if missing:
-        new = _fill(images, first, [shapes[i] for i in missing], [store[i] for i in missing], workers, progress)
-        for i in missing: rows[i] = new
+    if None in rows:
+        with FileLock(store[0].with_suffix('.lock')):   # several processes that begin together decode once
+            rows = [_kept(f) for f in store]
+            missing = [i for i,r in enumerate(rows) if r is None]
+            new = _fill(images, first, [shapes[i] for i in missing], [store[i] for i in missing], workers, progress) if missing else None
+            for i in missing: rows[i] = new
     return [_pixels(f, s, r, sha, reasons) for f,s,r in zip(store, shapes, rows)]
 
 def _pixels(file, shape, rows, sha, reasons):

@@ -8,7 +8,7 @@ Docs: https://lookalikes.github.io/lookalikes/guitars.html.md"""
 __all__ = ['log', 'STEPS', 'SignedRoot', 'Body', 'network', 'three_groups', 'with_valid', 'image_learner', 'finetune', 'Views',
            'Ensemble', 'Climb', 'Rung', 'Ladder', 'ladder', 'Answers']
 
-# %% ../nbs/06_guitars.ipynb #d3710e01
+# %% ../nbs/06_guitars.ipynb #d1502e28
 import copy, hashlib, logging, os, tempfile, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,16 +17,17 @@ import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from torch import nn
 
-from .loaders import image_loaders
+from .loaders import image_loaders, own_device
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat
 from fastai.metrics import error_rate
 from fastai.optimizer import Adam
+from fastai.torch_core import num_distrib
 
-from .backbone import DEFAULT, Backbone, _scratch, embed, export_onnx, on_gpu, pixels_model
-from .callbacks import Bfloat16, KeepBest, Resume, Seeded
+from .backbone import DEFAULT, Backbone, _scratch, embed, export_onnx, pixels_model
+from .callbacks import Bfloat16, KeepBest, Resume, Seeded, Shared
 from .calibration import softmax
 from .classifier import ROOT_EPS, Exported, Network, exported
 from .depthwise import has_matrix_unit, quicken
@@ -111,7 +112,7 @@ def three_groups(model:nn.Sequential # From `network`
     late = {id(p) for u in units[first:] for p in u.parameters()}
     return [[p for p in body.parameters() if id(p) not in late], [p for p in body.parameters() if id(p) in late], list(head.parameters())]
 
-# %% ../nbs/06_guitars.ipynb #484eeea3
+# %% ../nbs/06_guitars.ipynb #cb64109d
 def with_valid(images:ImageSet, # With training pictures
                seed:int=42 # For the choice
               ) -> ImageSet: # The same, divided further where it was not
@@ -133,7 +134,7 @@ def image_learner(images:ImageSet, # With a split: train and valid are used
                   backbone:str|Backbone|None=None, # Name or `Backbone`; the probe's, else the bundled one
                   probe:Probe|bool|None=None, # Begin with its weights; fitted here when not given; False for a head that knows nothing
                   size:int|None=None, # Height and width of the pictures, pixels; the backbone's own when not given
-                  bs:int|None=None, # Pictures in a batch; 32, or 8 where there are fewer than 640 to learn from: a short run needs steps
+                  bs:int|None=None, # Pictures in a batch, of each process where there are several; 32, or 8 where there are fewer than 640 to learn from: a short run needs steps
                   seed:int=42, # Same seed, same result on the same machine
                   augment=True, # `Augment`, True for its defaults, None, or a list of fastai's batch transforms
                   smooth:float=.1, # Label smoothing (Szegedy et al., 2016)
@@ -148,16 +149,17 @@ def image_learner(images:ImageSet, # With a split: train and valid are used
     b = Backbone.named(backbone if backbone is not None else probe.backbone if isinstance(probe, Probe) else DEFAULT)
     if isinstance(probe, Probe) and probe.backbone.weights != b.weights: raise ValueError(f"the probe was fitted on {probe.backbone}, its head does not fit {b}; leave the probe out, or the backbone")
     if size is not None: b = replace(b, prep=replace(b.prep, size=size))
+    gpu = own_device(device)
     if probe is None or probe is True: probe = fit_probe(images, features=embed(images, b, progress=progress), seed=seed)
-    gpu = on_gpu(device)
     if bs is None: bs = 32 if (images.ok.df.split == 'train').sum() >= 640 else 8
     dls = image_loaders(images, b, bs, augment, seed, device, progress)
     if probe and list(dls.vocab) != list(probe.classes): raise ValueError(f"the probe knows {len(probe.classes)} classes ({', '.join(probe.classes[:5])}, …), the pictures have {len(dls.vocab)} ({', '.join(list(dls.vocab)[:5])}, …); fit one on these pictures")
     weight = _weights(images.ok, list(dls.vocab)).to(dls.device) if balance else None
     loss = LabelSmoothingCrossEntropyFlat(eps=smooth, weight=weight) if smooth else CrossEntropyLossFlat(weight=weight)
-    own = [Seeded(seed), KeepBest()] + ([MixedPrecision('bf16')] if gpu else [Bfloat16()] if has_matrix_unit() else [])
+    own = [Seeded(seed), Shared(), KeepBest()] + ([MixedPrecision('bf16')] if gpu else [Bfloat16()] if has_matrix_unit() else [])
     if patience is not None: own.append(EarlyStoppingCallback('error_rate', comp=np.less, patience=patience))
-    if folder is not None: own.append(Resume(folder, f'{b}, weights {b.weights[:8]}, pictures {_digest(images)}, batches of {dls.train.bs}, seed {seed}, {augment}, smooth {smooth}, balance {balance}'))
+    each = f' in each of {num_distrib()} processes' if num_distrib() > 1 else ''
+    if folder is not None: own.append(Resume(folder, f'{b}, weights {b.weights[:8]}, pictures {_digest(images)}, batches of {dls.train.bs}{each}, seed {seed}, {augment}, smooth {smooth}, balance {balance}'))
     learn = Learner(dls, network(b, len(dls.vocab), probe or None), loss_func=loss, opt_func=Adam, splitter=three_groups, metrics=error_rate, wd=.02,
                     cbs=own + list(cbs or []), train_bn=False, model_dir=_scratch())     # where `lr_find` keeps the weights for a moment
     learn.backbone = b

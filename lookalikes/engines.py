@@ -30,7 +30,7 @@ class Local:
         return dealt(function, parts, self.workers)
     tasks = __call__
 
-# %% ../nbs/parts/61_engines.ipynb #44355786
+# %% ../nbs/parts/61_engines.ipynb #d64917b8
 @dataclass(frozen=True)
 class Ray:
     "A Ray cluster, or Ray on this machine when none is named."
@@ -43,7 +43,9 @@ class Ray:
         "Connect, or start one. ImportError when Ray is not installed, ConnectionError when the cluster does not answer."
         try: import ray, ray.data
         except ImportError: raise ImportError("the engine ray needs Ray. Run: pip install 'lookalikes[scale]'") from None
-        if ray.is_initialized(): return self
+        if ray.is_initialized():
+            if _started: _started.append(self)
+            return self
         address = self.address or os.environ.get('RAY_ADDRESS')
         os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')                     # what fails is raised here; the rest is in Ray's own log files
         if not address: os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')       # a cluster of one's own tells nobody
@@ -53,13 +55,15 @@ class Ray:
             with _hushed(): ray.init(**own, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, OSError, RuntimeError, ValueError) as e: raise ConnectionError(f"Ray at {address or 'this machine'}: {' '.join(str(e).split())[:200]}") from None
         for name in ('ray.data','ray'): logging.getLogger(name).setLevel(logging.ERROR)
-        _started.add(id(ray))
+        _started[:] = [self]
         return self
 
     def stop(self):
-        "Leave what `start` connected to."
+        "Leave what `start` connected to: for good when everybody who started has stopped."
         import ray
-        if id(ray) in _started: _started.discard(id(ray)); ray.shutdown()
+        if _started:
+            _started.pop()
+            if not _started: ray.shutdown()
 
     def n(self) -> int:
         "How many workers."
@@ -88,7 +92,7 @@ class Ray:
             waiting.append(call.remote(function, p() if callable(p) else p))
         while waiting: yield _answer(ray.get(waiting.popleft()))
 
-_started = set()        # Ray, when it was this module that started it
+_started = []           # a member for each start that has not been stopped, when it was this module that started Ray
 
 def _knock(address):
     "OSError when nobody listens at an address with a port: Ray would find out after minutes."

@@ -157,6 +157,8 @@ def forecast(pictures:int, # How many
              packed:bool=False # Do the pictures come in Parquet files of one shard each? Otherwise each is an object of its own
             ) -> pd.Series: # Seconds at each place, `hours`, `cost`, and which place is the `first` to hold up the others
     "How long it takes, what it costs, and why it is not faster. All places work at the same time, so the slowest sets the pace."
+    for name,v,least in ('pictures', pictures, 0), ('machines', machines, 1), ('shard', shard, 1):
+        if v < least: raise ValueError(f"{name}={v!r}: need {least} or more")
     shards = -(-pictures//shard)
     rounds = -(-shards//(machines*kind.cores))
     moved = pictures*(rates.read+rates.write)

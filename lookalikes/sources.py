@@ -23,7 +23,7 @@ from .imageset import MANIFEST, SPLIT_NAMES, ImageSet, read_csv, write_atomic
 from .picture import ENDINGS, MAX_BYTES, ImageError, picture_files, read_bytes, show_name
 from .web import Limits, Web, WebError
 
-# %% ../nbs/parts/60_sources.ipynb #5e421c21
+# %% ../nbs/parts/60_sources.ipynb #d197167d
 def is_local(place:str|os.PathLike) -> bool:
     "Whether `place` is a path of this machine."
     return '://' not in os.fspath(place)
@@ -61,7 +61,7 @@ def read_place(place, max_bytes:int|None=None # Read no more than this
         with open(place, 'rb') as f: return f.read() if max_bytes is None else f.read(max_bytes)
     fs,path = filesystem(place)
     with _asked(place):
-        try: return fs.cat_file(path, 0, max_bytes) if max_bytes else fs.cat_file(path)
+        try: return fs.cat_file(path, start=0, end=max_bytes) if max_bytes else fs.cat_file(path)      # by name: file systems differ in the order
         except (FileNotFoundError, PermissionError): raise
         except OSError:
             if fs.size(path): raise         # an empty object has no first byte, and S3 calls it an error to ask for it

@@ -174,7 +174,7 @@ def main():
         detail = {}
         if question == 'growth': rows = growth(args.sizes)
         if question == 'recall': rows = recall(args.photos.parent, args.n or 2500)
-        if question == 'ray': rows, detail = ray(args.n or 5000, args.repeats, args.whole)
+        if question == 'ray': rows, detail = ray(args.n or 10_000, args.repeats, args.whole)
         for r in rows: print(r)
         machine.write(args.out, f'scale_{question}', command, facts, rows, detail)
 

@@ -121,24 +121,24 @@ def nearby(hashes:np.ndarray, # uint8, pictures x 2 x 8
     a,b,far = neighbours(v := compressed(X, seed), v, NEIGHBOURS+1)
     return np.unique(np.concatenate([bucket_pairs(hashes), np.sort(np.stack([a, b], 1)[(far <= 1-MIN_COSINE) & (a != b)], axis=1)]), axis=0)
 
-# %% ../nbs/09_scale.ipynb #32f8473a
+# %% ../nbs/09_scale.ipynb #83d82c59
 def copies(shards:Shards, # From `measure`
            engine='local', # Where pairs get their closer look
            seed:int=0 # Same pictures and seed, same pairs
           ) -> Copies:
     "Exact and near copies across all parts. In memory of whoever calls: a thumbnail and 96 numbers of each picture, 4.5 KB."
     many = named_engine(engine).start()
-    try: return find_copies(shards.images(), shards.measures(), shards.codes(seed), seed, nearby, many.tasks)
+    try: return find_copies(shards.images(), shards.measures(), shards.codes(seed), seed, nearby, many.tasks if isinstance(many, Ray) else None)
     finally: many.stop()
 
-# %% ../nbs/09_scale.ipynb #9e6e2a02
+# %% ../nbs/09_scale.ipynb #897e5ee1
 @dataclass(frozen=True)
 class Rates:
     "What a picture costs, measured where the work is to be done."
     core:float # Seconds of one core
     read:float # Bytes that are read
     write:float # Bytes that are written
-    handing:float=.005 # Seconds that it takes to hand out a shard and hear back
+    handing:float=.006 # Seconds that it takes to hand out a shard and hear back: `python benchmarks/scale.py --only ray`
 
 @dataclass(frozen=True)
 class Machines:

@@ -15,10 +15,18 @@ NOTEBOOKS = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT/'nbs').rglob('*
                    if not any(o[0] in '._' for o in p.relative_to(ROOT).parts))
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(items): items.sort(key=lambda o: o.path.name == 'test_notebooks.py')
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     "A file stays in one process, so that what it sets up is set up once; notebooks go one by one to whoever is free, last, as they fill the gaps."
-    items.sort(key=lambda o: o.path.name == 'test_notebooks.py')
-    for o in items: o.add_marker(pytest.mark.xdist_group(o.name if o.path.name == 'test_notebooks.py' else o.path.stem))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return nodeid if 'test_notebooks.py' in nodeid else nodeid.split('::')[0]
+
+    return ByFile(config, log)
 
 
 def _sayable(o):

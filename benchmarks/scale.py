@@ -107,27 +107,21 @@ def ray(n, repeats, whole):
             once[0] += 1
             return scale.embed(folder/'some', folder/f'out{once[0]}', engine=engine)
         for e in local, many: run(e)      # what is loaded from disk once
-        # Ray is running: `start` and `stop` of the engine leave what they did not start
-        seconds, made = machine.interleave(repeats, local=lambda: run(local), ray=lambda: run(Kept(many)))
+        # Ray goes on between the runs: it has been started once more than they stop it
+        seconds, made = machine.interleave(repeats, local=lambda: run(local), ray=lambda: run(many))
         assert made['local'].table().equals(made['ray'].table())
         few = [(i, 1) for i in range(400)]
         empty, full = (machine.timed(lambda o=o: list(many(operator.add, o)))[0] for o in (few[:40], few))
         local_s, first = machine.timed(lambda: scale.embed(folder/'set', folder/'local', engine=local))
         half = lambda: len(list((folder/'ray'/'parts').glob('part-*.parquet'))) > whole//scale.SHARD//2
         killed = kill_a_worker(half)
-        ray_s, second = machine.timed(lambda: scale.embed(folder/'set', folder/'ray', engine=Kept(many)))
+        ray_s, second = machine.timed(lambda: scale.embed(folder/'set', folder/'ray', engine=many))
         equal = first.table().equals(second.table())
         many.stop()
     each = {k: machine.spread(v) for k, v in seconds.items()}
     rows = [dict(n=n, local_per_s_core=round(n/each['local']['median']/2, 1), ray_per_s_core=round(n/each['ray']['median']/2, 1), **machine.times(seconds['local'], seconds['ray']), promised=.8,
                  starting_s=round(starting, 1), handing_ms=round(1000*(full-empty)/360, 2), whole=whole, whole_local_s=round(local_s, 1), whole_ray_s=round(ray_s, 1), worker_killed=killed(), tables_equal=equal)]
     return rows, dict(seconds=each)
-
-
-class Kept(Ray):
-    "Ray that stays when the work is done."
-    def __init__(self, other): super().__init__(other.workers, other.address, other.cpus, other.gpus)
-    def stop(self): pass
 
 
 def collect(photos, to, n):

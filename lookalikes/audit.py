@@ -132,15 +132,17 @@ def audit(images:ImageSet|Shards, # What to look at; its rows that are not quara
     else: features,measures = None, Measures.of(images, progress=progress)
     found = images.with_facts(measures.facts)
     copies = find_copies(found, measures, features, seed=seed)
-    images.df = copies.group().df.copy()
-    return _judged(copies, measures, features, seed, start)
+    found = copies.group()
+    images.df = found.df.copy()
+    return _judged(found, copies, measures, features, seed, start)
 
 def _in_shards(shards, labels, seed, engine, start):
-    return _judged(copies_of(shards, engine, seed), shards.measures(), replace(shards.features(), looks={f:dict(statistics=o) for f,o in shards.statistics().items()}) if labels else None, seed, start)
+    copies = copies_of(shards, engine, seed, measures := shards.measures())
+    features = replace(shards.features(), looks={f:dict(statistics=o) for f,o in shards.statistics().items()}) if labels else None
+    return _judged(copies.group(), copies, measures, features, seed, start)
 
-def _judged(copies, measures, features, seed, start):
+def _judged(found, copies, measures, features, seed, start):
     "All complaints, from what was measured."
-    found = copies.group()
     bad = found.problems[found.problems.status == 'unreadable']
     parts = [pd.DataFrame(dict(file=bad.file, kind='unreadable', score=1., evidence=bad.reason)), _copies(found, copies.pairs), _leaks(found), quality_issues(measures)]
     preds = told = None

@@ -18,7 +18,7 @@ from .backbone import DEFAULT, Backbone
 from .classifier import Classifier
 from .copies import MAX_BITS, MIN_COSINE, NEIGHBOURS, Copies, compressed, find_copies, neighbours
 from .engines import Ray, engine as named_engine
-from .measures import NUMBERS, THUMB, hamming, look
+from .measures import NUMBERS, THUMB, Measures, hamming, look
 from .shards import SHARD, Shards, run
 from .shortcuts import COLUMNS, statistics_of
 from .verbs import Embed, Fetch, Predict, Verify
@@ -124,11 +124,12 @@ def nearby(hashes:np.ndarray, # uint8, pictures x 2 x 8
 # %% ../nbs/09_scale.ipynb #83d82c59
 def copies(shards:Shards, # From `measure`
            engine='local', # Where pairs get their closer look
-           seed:int=0 # Same pictures and seed, same pairs
+           seed:int=0, # Same pictures and seed, same pairs
+           measures:Measures|None=None # Of the shards, when at hand
           ) -> Copies:
     "Exact and near copies across all parts. In memory of whoever calls: a thumbnail and 96 numbers of each picture, 4.5 KB."
     many = named_engine(engine).start()
-    try: return find_copies(shards.images(), shards.measures(), shards.codes(seed), seed, nearby, many.tasks if isinstance(many, Ray) else None)
+    try: return find_copies(shards.images(), measures or shards.measures(), shards.codes(seed), seed, nearby, many.tasks if isinstance(many, Ray) else None)
     finally: many.stop()
 
 # %% ../nbs/09_scale.ipynb #897e5ee1

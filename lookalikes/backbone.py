@@ -240,9 +240,11 @@ class FeatureCache:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self.db = sqlite3.connect(self.file, timeout=60, check_same_thread=False, isolation_level=None)
-            self.db.execute('pragma journal_mode=wal')
-            self.db.execute('pragma synchronous=normal')
-            self._table()
+            # SQLite waits for a writer, but not where two turn a new file into a journalled one at once: that is refused on the spot.
+            with FileLock(f'{self.file}.lock', timeout=60):
+                self.db.execute('pragma journal_mode=wal')
+                self.db.execute('pragma synchronous=normal')
+                self._table()
         except (sqlite3.OperationalError, OSError) as e:
             warnings.warn(f"{self.file}: feature cache cannot be used ({e}); embeddings are kept for this run only")
             self.db = sqlite3.connect(':memory:', check_same_thread=False, isolation_level=None)

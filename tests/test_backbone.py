@@ -358,6 +358,24 @@ f = embed(ImageSet.from_folder(sys.argv[1]), progress=False)
 np.savez(sys.argv[2], X=f.X, files=list(f.files))'''
 
 
+OPEN = '''import sys, time, warnings, numpy as np
+warnings.simplefilter('error')
+from lookalikes.backbone import FeatureCache
+for i in range(100):
+    while time.time() < float(sys.argv[2]) + .05*i: pass
+    c = FeatureCache(f'{sys.argv[1]}/{i}.sqlite', 4)
+    c.put([(f'{i} {sys.argv[3]}', 1, 1, np.zeros(4))])
+    c.close()'''
+
+
+def test_processes_that_make_a_cache_at_once(tmp_path):
+    start = time.time() + 5
+    ps = [subprocess.Popen([sys.executable, '-c', OPEN, str(tmp_path), str(start), str(k)], stderr=subprocess.PIPE, text=True) for k in range(3)]
+    assert [p.communicate(timeout=120)[1] for p in ps] == ['']*3
+    for i in range(100):
+        with sqlite3.connect(tmp_path/f'{i}.sqlite') as db: assert db.execute('select count(*) from features').fetchone() == (3,)
+
+
 def test_two_at_once_export_a_graph_once(tmp_path, monkeypatch):
     monkeypatch.setenv('LOOKALIKES_CACHE', str(tmp_path))
     made = []

@@ -1,5 +1,6 @@
 "The rules of the house: one home for metadata, floors without cycles, light imports, a package that installs."
 import ast
+import json
 import os
 import re
 import statistics
@@ -127,6 +128,16 @@ def test_readme_has_the_two_commands():
     blocks = re.findall(r'^```sh\n(.*?)^```', (ROOT/'README.md').read_text(encoding='utf-8'), re.M | re.S)
     assert len(blocks) == 2 and all(o.count('\n') == 1 for o in blocks)
     assert blocks[1].strip() in (ROOT/'.github/workflows/test.yaml').read_text(encoding='utf-8')
+
+
+def test_devcontainer_installs_as_the_readme_says():
+    c = json.loads((ROOT/'.devcontainer/devcontainer.json').read_text(encoding='utf-8'))
+    dev, = [o.strip() for o in re.findall(r'^```sh\n(.*?)^```', (ROOT/'README.md').read_text(encoding='utf-8'), re.M | re.S) if '[dev]' in o]
+    assert dev.endswith(' && pytest') and c['postCreateCommand'] == dev.removesuffix(' && pytest')
+    assert re.fullmatch(r'mcr\.microsoft\.com/devcontainers/python:(3\.\d+)', c['image'])[1] in re.findall(r'Python :: (3\.\d+)', (ROOT/'setup.py').read_text(encoding='utf-8'))
+    assert c['forwardPorts'] == [8888, 7860] and set(c['portsAttributes']) == {'8888', '7860'}   # JupyterLab's, and a model's page
+    code = c['customizations']['vscode']
+    assert {'ms-python.python', 'ms-toolsai.jupyter'} <= set(code['extensions']) and code['settings']['python.defaultInterpreterPath'].endswith('/.venv/bin/python')
 
 
 @pytest.fixture(scope='module')

@@ -11,12 +11,11 @@ import argparse, json, os, subprocess, sys, tempfile
 from pathlib import Path
 
 import pandas as pd
+from photographs import BREED, SETS, photographs
 
 from lookalikes.backbone import embed
-from lookalikes.imageset import ImageSet
 from lookalikes.probe import cross_validate
 
-SETS = dict(chihuahua_or_muffin=None, paintings=None, kittens_or_cats=None, pet_breeds=r'^(.+)_\d+\.jpg$', guitars=None)
 root = Path(__file__).resolve().parents[1]
 
 
@@ -27,16 +26,16 @@ def lookalikes(*args):
     return json.loads(run.stdout)
 
 
-def measure(name, label_re, photos, backbone, seeds):
+def measure(name, photos, backbone, seeds):
     "A row of results."
-    options = ['--fit', 'probe', '--folds', '5'] + ['--label-re', label_re]*bool(label_re) + ['--backbone', backbone]*(backbone != 'efficientnet_lite0')
+    options = ['--fit', 'probe', '--folds', '5'] + ['--label-re', BREED]*(name == 'pet_breeds') + ['--backbone', backbone]*(backbone != 'efficientnet_lite0')
     with tempfile.TemporaryDirectory() as tmp: found = lookalikes('train', photos/name, '--out', f'{tmp}/model', *options)
-    images = ImageSet.from_names(photos/name, label_re) if label_re else ImageSet.from_folder(photos/name)
+    images = photographs(photos, name)
     features = embed(images, backbone)
     images = images.with_facts(features.facts).group_copies()
     rates = [cross_validate(images, 5, features=features, seed=s).errors.rate for s in seeds]
     e = found['folds']
-    quoted = [f"'{o}'" if o == label_re else o for o in options]
+    quoted = [f"'{o}'" if o == BREED else o for o in options]
     return dict(lesson=name, n=e['n'], classes=len(found['classes']), backbone=backbone, errors=e['errors'], error_rate=e['error_rate'], low=e['interval'][0],
                 high=e['interval'][1], mean_error=round(sum(rates)/len(rates), 6), seeds=len(seeds), command=' '.join(['lookalikes', 'train', name, '--out', 'MODEL', *quoted, '--json']))
 
@@ -64,7 +63,7 @@ if __name__ == '__main__':
     ap.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
     args = ap.parse_args()
     if not args.photos.is_dir(): sys.exit(f'{args.photos}: no such folder; give the photographs with --photos')
-    rows = [measure(n, r, args.photos, b, args.seeds) for b in args.backbones for n, r in SETS.items() if (args.photos/n).is_dir()]
+    rows = [measure(n, args.photos, b, args.seeds) for b in args.backbones for n in SETS if (args.photos/n).is_dir()]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(args.out, index=False)
     print(pd.DataFrame(rows).drop(columns='command').to_string(index=False))

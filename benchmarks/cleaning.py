@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from photographs import SETS, photographs
 from sklearn.metrics import average_precision_score
 
 from lookalikes.backbone import DEFAULT, Backbone, embed
@@ -27,15 +28,12 @@ from lookalikes.probe import fit_probe
 from lookalikes.scoring import score
 
 root = Path(__file__).resolve().parents[1]
-REAL = 'chihuahua_or_muffin', 'paintings', 'kittens_or_cats', 'pet_breeds', 'guitars'
 
 
 def sets(photos):
     "Name and kind of each set, and a function that opens it."
-    for name in REAL:
-        if (folder := photos/name).is_dir():
-            flat = (folder/'images').is_dir()
-            yield name, 'photographs', lambda folder=folder, flat=flat: ImageSet.from_names(folder/'images', r'^(.+)_\d+\.jpg$') if flat else ImageSet.from_folder(folder)
+    for name in SETS:
+        if (photos/name).is_dir(): yield name, 'photographs', lambda name=name: photographs(photos, name)
         yield name, 'drawn', lambda name=name: draw(name, 60)
 
 
@@ -102,7 +100,7 @@ def main():
     ap.add_argument('--photos', type=Path, default=os.environ.get('LOOKALIKES_PHOTOS') or root.parent/'shared'/'photos')
     ap.add_argument('--out', type=Path, default=root/'data'/'results')
     ap.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    ap.add_argument('--sets', nargs='+', default=list(REAL))
+    ap.add_argument('--sets', nargs='+', default=list(SETS))
     ap.add_argument('--fine-tune', type=int, default=0, metavar='EPOCHS', help="also fine-tune a network, for the first seed and the photographs of pet_breeds and guitars")
     args = ap.parse_args()
     extras = ImageSet.from_folder(args.photos/'lookalike_extras') if (args.photos/'lookalike_extras').is_dir() else None

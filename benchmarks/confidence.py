@@ -19,17 +19,17 @@ import tempfile
 from pathlib import Path
 
 import numpy as np, pandas as pd
+from photographs import SETS, photographs
 
 from lookalikes.backbone import embed
 from lookalikes.confidence import AUROC, _bins, _gap, auroc, calibrate
-from lookalikes.imageset import ImageSet, csv_text, write_atomic
+from lookalikes.imageset import csv_text, write_atomic
 from lookalikes.picture import open_image
 from lookalikes.predictions import predict
 from lookalikes.probe import cross_validate, fit_probe
 from lookalikes.stats import ErrorRate
 from lookalikes.train import with_valid
 
-SETS = dict(chihuahua_or_muffin=None, paintings=None, kittens_or_cats=None, pet_breeds=r'^(.+)_\d+\.jpg$', guitars=None)
 STRANGERS, KNOWN = 'lookalike_extras', 'chihuahua_or_muffin'
 FEW = 100 # Validation pictures; where a fold has fewer, calibration out of fold is judged as well
 LEFT_OUT = dict(pet_breeds=7, guitars=3)
@@ -37,9 +37,9 @@ PROMISED = dict(kittens_or_cats=.1, pet_breeds=.05, guitars=.1)
 root = Path(__file__).resolve().parents[1]
 
 
-def load(folder, label_re=None, n=None):
+def load(root, name, n=None):
     "Pictures with their copies grouped, and their features."
-    images = ImageSet.from_names(folder, label_re) if label_re else ImageSet.from_folder(folder)
+    images = photographs(root, name)
     if n: images = images.where((images.df.groupby('label').cumcount() < n).to_numpy())
     features = embed(images, progress=False)
     return images.with_facts(features.facts).ok.group_copies(), features
@@ -164,7 +164,7 @@ def made_equal(images, folder, side, quality):
     from PIL import ImageOps
     for label in images.classes: (folder/label).mkdir(parents=True, exist_ok=True)
     for i, (f, label) in enumerate(zip(images.df.file, images.df.label)): ImageOps.fit(open_image(images.path/f), (side, side)).save(folder/label/f'{i}.jpg', quality=quality)
-    return load(folder)
+    return load(folder.parent, folder.name)
 
 
 def facts(images):
@@ -176,7 +176,7 @@ def facts(images):
 
 def strangers(photos, seeds, n):
     "Rows for pictures of other things, as they are and made equal."
-    (own, own_features), (other, other_features) = load(photos/KNOWN, n=n), load(photos/STRANGERS, n=n)
+    (own, own_features), (other, other_features) = load(photos, KNOWN, n), load(photos, STRANGERS, n)
     same = lambda a, b: lambda seed: (a, b)
     name = f'{STRANGERS} against {KNOWN}'
     rows = told_apart(name, own, other, seeds, same((own, own_features), (other, other_features)), f'as they are: {facts(own)}; strangers {facts(other)}')
@@ -209,7 +209,7 @@ def main():
     if not here: ap.error(f'{args.photos}: no folder of {", ".join(args.sets)} in it; give the folder of photographs as --photos or LOOKALIKES_PHOTOS')
     rows = []
     for name in here:
-        images, features = load(args.photos/name, SETS[name], args.n)
+        images, features = load(args.photos, name, args.n)
         rows += of_set(name, images, features, args.seeds)
         if len(images.classes) > 2*LEFT_OUT.get(name, 99): rows += left_out(name, images, features, args.seeds, LEFT_OUT[name])
         if name == KNOWN and (args.photos/STRANGERS).is_dir(): rows += strangers(args.photos, args.seeds, args.n)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import machine
 import numpy as np, pandas as pd
+from photographs import photographs
 
 from lookalikes import copies
 from lookalikes.backbone import embed
@@ -42,7 +43,7 @@ PEER = dict(dark='dark', light='bright', blurry='blurred', low_information=['bla
 def pictures(name, where, args):
     "A set as it is: drawn, or read from the folder of photographs."
     if where == 'drawn': return draw(name, n={'guitars': 30, 'pet_breeds': 10}.get(name, 100), size=160, path=args.tmp/'drawn'/name, seed=args.seed)
-    return ImageSet.from_names(args.photos/name/'images', r'^(.+)_\d+\.jpg$') if name == 'pet_breeds' else ImageSet.from_folder(args.photos/name)
+    return photographs(args.photos, name)
 
 
 def planted(images, tag, defects, args):

@@ -17,23 +17,17 @@ import pandas as pd
 import machine  # before torch: it hides accelerators from both sides
 from fastai.torch_core import set_seed
 from fastai_peer import peer_learner, quietly
+from photographs import SETS, photographs
 
 from lookalikes.backbone import Backbone, cache_dir
-from lookalikes.imageset import ImageSet, csv_text, write_atomic
+from lookalikes.imageset import csv_text, write_atomic
 from lookalikes.loaders import Augment
 from lookalikes.predictions import predict
 from lookalikes.probe import fit_probe
 from lookalikes.stats import ErrorRate, mcnemar
 from lookalikes.train import finetune, image_learner
 
-NAMES = {'pet_breeds': r'^(.+)_\d+\.jpg$'}
 HANDED = {'guitars'}     # sets in which a mirrored picture shows something else
-
-
-def photographs(path, n=None):
-    "A set of photographs; of about `n`, the same number of each class."
-    images = ImageSet.from_names(path/'images' if (path/'images').is_dir() else path, NAMES[path.name]) if path.name in NAMES else ImageSet.from_folder(path)
-    return images if n is None or n >= len(images) else images.where((images.df.groupby('label').cumcount() < max(5, n//len(images.classes))).to_numpy())
 
 
 def ours(images, epochs, flip, seed):
@@ -85,7 +79,7 @@ def summary(rows):
 
 
 def main():
-    args, command = machine.arguments(__doc__.splitlines()[0], sets=dict(nargs='+', default=['chihuahua_or_muffin', 'kittens_or_cats', 'paintings', 'guitars', 'pet_breeds'], help='folders of photographs'),
+    args, command = machine.arguments(__doc__.splitlines()[0], sets=dict(nargs='+', default=list(SETS), help='folders of photographs'),
         seeds=dict(type=int, nargs='+', default=[0, 1, 2], help='for split, order and augmentation'), epochs=dict(type=int, default=2, help='of fine_tune and of finetune'),
         peer_size=dict(type=int, default=224, help="height and width of the peer's crops, pixels"), table=dict(type=Path, default=machine.ROOT/'data'/'results', help='folder for the summary'),
         alone=dict(action='store_true', help='without fastai: only against the probe'),
@@ -95,7 +89,7 @@ def main():
         Backbone.named().graph()     # exported once in a cache's life
         for seed in args.seeds:
             for name in args.sets:
-                images, rows = photographs(args.photos.parent/name, args.n).verify().group_copies(), measured(args.out)
+                images, rows = photographs(args.photos.parent, name, args.n).verify().group_copies(), measured(args.out)
                 if not args.again and ((rows.lesson == name) & (rows.pictures == len(images)) & (rows.seed == seed) & (rows.epochs == args.epochs)).any(): continue
                 row = measure(images, name, seed, args)
                 machine.say(row)

@@ -10,6 +10,7 @@ with as many calls at a time as there are cores, a core each, as ours has. All m
 """
 import json
 import os
+import queue
 import signal
 import statistics
 import sys
@@ -53,17 +54,22 @@ class Ours(Side):
 
 
 class Gradio(Ours):
-    "Asked as programs do it."
+    "Asked as programs do it, each with a client of its own: one client shared by threads loses answers now and then."
     def __init__(self, *args):
-        from gradio_client import Client
         super().__init__(*args)
-        self.asking = Client(self.url, verbose=False, analytics_enabled=False)
+        self.idle = queue.SimpleQueue()
+    def connected(self):
+        from gradio_client import Client
+        try: return self.idle.get_nowait()
+        except queue.Empty: return Client(self.url, verbose=False, analytics_enabled=False)
     def ask(self, file):
         from gradio_client import handle_file
-        start = time.perf_counter()
-        label = self.asking.predict(handle_file(file), api_name='/predict')['label']
+        client, start = self.connected(), time.perf_counter()
+        label = client.predict(handle_file(file), api_name='/predict')['label']
         self.latencies.append(time.perf_counter()-start)
+        self.idle.put(client)
         return label
+    def pause(self): pass      # its clients keep a stream open, and idle it computes nothing
 
 
 def measure(bundle, files, args):
@@ -72,7 +78,7 @@ def measure(bundle, files, args):
     try:
         for name, side in dict(ours=Ours, gradio=Gradio, wide=Gradio).items():
             sides[name] = side(name, bundle, files)
-            sides[name].all(files[:4], 2)
+            sides[name].all(files[:4*args.at_once], args.at_once)     # as many clients as a round has
             sides[name].latencies.clear()
         seconds, labels = machine.interleave(args.repeats, **{k: (lambda s=s: s.all(files, args.at_once)) for k, s in sides.items()})
     finally:

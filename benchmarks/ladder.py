@@ -12,8 +12,10 @@ import shlex
 import sys
 from pathlib import Path
 
+from photographs import photographs
+
 from lookalikes.backbone import Backbone
-from lookalikes.imageset import ImageSet, csv_text, write_atomic
+from lookalikes.imageset import csv_text, write_atomic
 from lookalikes.loaders import Augment
 from lookalikes.train import STEPS, ladder
 
@@ -35,7 +37,7 @@ def main():
     logging.basicConfig(level=logging.WARNING, format='%(message)s')
     logging.getLogger('lookalikes.train').setLevel(logging.INFO)
     if not (args.photos/args.lesson).is_dir(): ap.error(f'{args.photos}: no folder {args.lesson} in it; give the folder of photographs as --photos or LOOKALIKES_PHOTOS')
-    images = ImageSet.from_folder(args.photos/args.lesson).verify().group_copies()
+    images = photographs(args.photos, args.lesson).verify().group_copies()
     if args.n: images = images.where((images.df.groupby('label').cumcount() < args.n).to_numpy())
     climbed = ladder(images, args.steps, args.folds, args.seeds, Backbone.named(size=args.size), augment=Augment(flip=args.lesson != 'guitars'), epochs=args.epochs, patience=None, progress=False)
     command = 'python benchmarks/ladder.py' + ''.join(f' --{k} {shlex.join(map(str, v if isinstance(v, list) else [v]))}' for k in ('lesson', 'n', 'seeds', 'folds', 'epochs', 'steps', 'size') if (v := getattr(args, k)) != ap.get_default(k))

@@ -181,3 +181,11 @@ def test_unequal_classes(images, small):
     learn = image_learner(few, small, seed=1, bs=16, balance=True, augment=Augment(flip=False), progress=False)
     weight = dict(zip(learn.dls.vocab, learn.loss_func.func.weight.tolist()))
     assert weight['muffin'] == max(weight.values()) > 1.2*weight['chihuahua']
+
+
+def test_ends_early(images, small):
+    "With `patience`, a run that gets no better ends before its last epoch; the probe, which was best, stays."
+    learn = image_learner(images, small, seed=1, bs=16, patience=1, progress=False)
+    with learn.no_bar(), learn.no_logging(): finetune(learn, 6, 1.)
+    assert 2 <= len(learn.recorder.values) < 6
+    assert predict(learn, images.where(images.df.split == 'valid')).errors.rate < .5

@@ -44,9 +44,14 @@ def pytest_report_to_serializable(report):
 def cache(tmp_path_factory):
     "A cache of the session's own, which subprocesses inherit: no test reads what another day left behind."
     with pytest.MonkeyPatch.context() as m:
-        m.setenv('LOOKALIKES_CACHE', str(tmp_path_factory.mktemp('cache')))
+        path = tmp_path_factory.mktemp('cache')
+        if os.name == 'posix' and 'PYTEST_XDIST_WORKER' in os.environ:
+            graphs = tmp_path_factory.getbasetemp().parent/'graphs'     # exporting one takes seconds, and is made for several processes
+            graphs.mkdir(exist_ok=True)
+            (path/'graphs').symlink_to(graphs)
+        m.setenv('LOOKALIKES_CACHE', str(path))
         m.setenv('MPLBACKEND', 'agg')
-        yield Path(os.environ['LOOKALIKES_CACHE'])
+        yield path
 
 
 @pytest.fixture(scope='session')

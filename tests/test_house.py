@@ -73,6 +73,44 @@ def test_floors():
     assert not up, '\n'.join(up)
 
 
+def exported(path):
+    "The names in a module's `__all__`."
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    return next((ast.literal_eval(o.value) for o in tree.body if isinstance(o, ast.Assign) and getattr(o.targets[0], 'id', '') == '__all__'), [])
+
+
+def code_of(notebook):
+    "The code that a reader of a notebook sees used: cells that export nothing, and code in the prose."
+    for cell in json.loads(notebook.read_text(encoding='utf-8'))['cells']:
+        text = ''.join(cell['source'])
+        if cell['cell_type'] == 'markdown':
+            yield from re.findall(r'^```python\n(.*?)^```', text, re.M | re.S)
+            yield from re.findall(r'(?<!`)`([^`\n]+)`(?!`)', text)
+        elif not re.search(r'^#\| *export', text, re.M): yield re.sub(r'^[%!].*$', '', text, flags=re.M)
+
+
+def names_in(code):
+    "The names that Python code uses or imports; those of programs that stand in it as text, too."
+    try: tree = ast.parse(code)
+    except SyntaxError: return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name): yield node.id
+        if isinstance(node, ast.ImportFrom): yield from (o.name for o in node.names)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and '\n' in node.value: yield from names_in(node.value)
+
+
+def test_all_is_what_lessons_use():
+    names, used = exported(ROOT/'lookalikes/all.py'), {o for nb in (ROOT/'nbs').glob('*.ipynb') for code in code_of(nb) for o in names_in(code)}
+    assert names == sorted(names) and len(names) == len(set(names))
+    assert not set(names)-used, f'no lesson uses {sorted(set(names)-used)}'
+
+
+def test_all_without_the_extras():
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['fastapi', 'gradio', 'anywidget', 'ray']))\n"
+    said = python('-c', blocked+"from lookalikes.all import *\ntry: serve('bundle')\nexcept ImportError as e: print(e)")
+    assert said.strip() == "fastapi is missing; serving needs pip install 'lookalikes[serve]'"
+
+
 def tracked():
     "The files that git tracks or would track."
     r = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=ROOT, capture_output=True, text=True)

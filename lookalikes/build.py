@@ -89,12 +89,14 @@ def gather(recipe:Recipe, # What to search for
 @dataclass(repr=False)
 class Built(Fetched):
     "What a build did: the dataset, what became of each address, and what each search gave."
-    recipe:Recipe=None
+    recipe:Recipe=None # What was asked for
     searches:pd.DataFrame=field(default_factory=pd.DataFrame) # A row per search: `label`, `query`, `source`, `asked`, `found`, `known`, `excluded`, `reason`
     note:str='' # What could not be done
 
     @property
-    def found(self) -> int: return len(self.outcomes)
+    def found(self) -> int:
+        "Addresses, all classes together."
+        return len(self.outcomes)
     @property
     def table(self) -> pd.DataFrame: # A row per class
         "For each class: how many were wanted, found, kept, and what became of the others."
@@ -185,6 +187,7 @@ class Credits:
     def __len__(self): return len(self.df)
     @property
     def by_license(self) -> dict: # licence -> pictures, most frequent first; '' is not stated
+        "Pictures counted by licence."
         return self.df.license.value_counts().to_dict()
     def __repr__(self): return f"Credits of {len(self):,} pictures: " + ', '.join(f"{n:,} {k or 'not stated'}" for k,n in self.by_license.items())
 

@@ -52,10 +52,13 @@ class Calibration:
         if x.shape[1] != self.neighbours.shape[1]: raise ValueError(f"features of length {x.shape[1]}, neighbours of length {self.neighbours.shape[1]}: they are of different models")
         return np.concatenate([np.maximum(1-(x[i:i+512] @ self.neighbours.T.astype(np.float32)).max(1), 0) for i in range(0, len(x), 512)] or [np.zeros(0, np.float32)])
 
-    def to_dict(self) -> dict: # For JSON; without `neighbours`
+    def to_dict(self) -> dict: # A value for each field but `neighbours`
+        "For JSON."
         return {f.name:getattr(self, f.name) for f in fields(self) if f.name != 'neighbours'}
     @classmethod
-    def from_dict(cls, d:dict, neighbours=None) -> 'Calibration':
+    def from_dict(cls, d:dict, # From `to_dict`
+                  neighbours=None # float16, references x features, of length 1 each
+                 ) -> 'Calibration':
         "What `to_dict` gave, and the neighbours."
         return cls(**{f.name:d[f.name] for f in fields(cls) if f.name in d}, neighbours=neighbours)
 

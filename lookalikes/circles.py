@@ -200,8 +200,11 @@ class Circles:
             return np.nan_to_num(g/g.sum(-1, keepdims=True))
         return np.einsum('nky,nkx->nyx', hills(self.centres[...,1], h), hills(self.centres[...,0], w), optimize=True).astype(np.float32)
 
-    def show(self, n:int=10, cols:int=5, size:int=112):
-        "A `Sheet` of the first `n` pictures."
+    def show(self, n:int=10, # How many
+             cols:int=5, # In a row
+             size:int=112 # Height and width of each, pixels
+            ): # Sheet
+        "The first `n` pictures."
         from lookalikes.picture import contact_sheet
         return contact_sheet([Image.fromarray(o) for o in self.pictures[:n]], [f'{o}' for o in self.counts[:n]], cols=cols, size=size,
                              alt=f"{min(n, len(self))} pictures of {self.counts.min()} to {self.counts.max()} circles {self.control}".strip())

@@ -231,7 +231,10 @@ class Loaded:
 # %% ../nbs/parts/32_classifier.ipynb #a81d23a5
 class Classifier:
     "A trained model that answers with a class and a probability. Make one with `Classifier.load`."
-    def __init__(self, info:dict, networks:list, path:Path): # Networks: `Loaded`
+    def __init__(self, info:dict, # `bundle.json`, checked
+                 networks:list, # `Loaded`, at least one
+                 path:Path # The bundle's folder
+                ):
         self.info,self.networks,self.path,self.classes = info,networks,path,info['classes']
         self.prep,self.outputs = networks[0].prep,networks[0].outputs
         neighbours = np.load(path/NEIGHBOURS, allow_pickle=False) if NEIGHBOURS in info['parts'] else None

@@ -51,7 +51,8 @@ def merge_duplicates(images:ImageSet, # With groups, from `audit`
 def label_issues(images:ImageSet, # Usable pictures with labels; copies grouped
                  features:Features|None=None, # From `embed`, when at hand
                  preds:Predictions|None=None, # Predictions of pictures by models that had not seen them; from `cross_validate` when not given
-                 folds:int=5, seed:int=42 # Of the cross-validation
+                 folds:int=5, # Parts of the cross-validation
+                 seed:int=42 # Of the cross-validation
                 ) -> pd.DataFrame: # A row per picture, the most suspicious first: `file`, `label`, `suggested`, `score` (0 to 1), `flagged`, `evidence`
     "How likely each label is wrong, by confident learning (Northcutt et al., 2021, cleanlab)."
     from cleanlab.filter import find_label_issues

@@ -206,7 +206,7 @@ def pages(self:Cleaner) -> int:
 
 @patch
 def files(self:Cleaner, at:int|None=None # Which page; the one on show when not given
-         ) -> list[str]:
+         ) -> list[str]: # Files, as in the manifest
     "What is on a page."
     at = self.at if at is None else at
     return self.shown[at*self.size:(at+1)*self.size]
@@ -245,7 +245,7 @@ def decide(self:Cleaner, file:str, # As in the manifest
 # %% ../nbs/parts/42_cleaner.ipynb #406654be
 @patch
 def card(self:Cleaner, file:str # As in the manifest
-        ) -> dict:
+        ) -> dict: # For JSON
     "What the widget shows of a picture."
     kind,row,c = self.filters['kind'],self.decisions._row(file),self.ask.choice(file)
     whys = [r for r in self.ask.why.get(file, []) if kind in (ANY,ALL,r['kind'])]
@@ -259,7 +259,7 @@ def card(self:Cleaner, file:str # As in the manifest
                 partners=len(partners), choice=choice, new_label=show_name(c.label) if choice == 'relabel' else '', applied=bool(c and c.applied), status=row['status'])
 
 @patch
-def state(self:Cleaner) -> dict:
+def state(self:Cleaner) -> dict: # For JSON
     "What the widget shows around the pictures: filters, progress, what can be undone."
     f,q,count = self.filters,self.ask,lambda k,**kw: f"{len(q.scope(k, **kw)):,}"
     kinds = [(k, f'{show_name(k)} ({count(k)})') for k in q.kinds]

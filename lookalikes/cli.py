@@ -111,7 +111,9 @@ def audit_command(folder: Annotated[Path, typer.Argument(metavar='DIR', help="A 
     if strict and left: raise typer.Exit(1)
 
 # %% ../nbs/parts/90_cli.ipynb #04285fb6
-class Fit(str, Enum): probe,finetune = 'probe','finetune'
+class Fit(str, Enum):
+    "How `train` fits."
+    probe,finetune = 'probe','finetune'
 
 @app.command()
 def train(folder: Annotated[Path, typer.Argument(metavar='DIR', help="A folder per class; train/valid/test folders; a manifest; or any folder with --label-re.")],
@@ -254,7 +256,9 @@ def predict_command(model: Annotated[Path, typer.Argument(metavar='MODEL', help=
     if count['failed']: raise typer.Exit(1)
 
 # %% ../nbs/parts/90_cli.ipynb #c707b481
-class Engine(str, Enum): local,ray = 'local','ray'
+class Engine(str, Enum):
+    "Where `embed` works."
+    local,ray = 'local','ray'
 
 @app.command()
 def embed(src: Annotated[str, typer.Argument(metavar='SRC', help="A folder; a bucket's address, such as s3://bucket/folder; or a .parquet, .csv or .txt file.")],

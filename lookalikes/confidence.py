@@ -41,9 +41,9 @@ def reliability(self:Predictions, bins:int=10 # Of as many pictures each as can 
 
 @patch
 def plot_reliability(self:Predictions, bins:int=10, # As for `reliability`
-                     ax=None,
+                     ax=None, # matplotlib axes to draw on; new ones when not given
                      label:str|None=None, # For the legend
-                     color='#0072B2'
+                     color='#0072B2' # Of points and line
                     ):
     "Accuracy with its interval against confidence; on the dashed line the model is as often right as it says. Returns the matplotlib axes."
     import matplotlib.pyplot as plt
@@ -64,7 +64,7 @@ class ECE:
     corrected:float # `value` less its bias, as a bootstrap sees it
     interval:tuple # 95 %, of `corrected`
     n:int # Pictures
-    bins:int
+    bins:int # Into which they were sorted by confidence
     def __str__(self): return f"calibration error {self.value:.1%} on {self.n} pictures, where chance alone would show {self.chance:.1%}; less the bias {self.corrected:.1%} ({self.interval[0]:.1%} to {self.interval[1]:.1%})"
 
 def _gap(p, right, edge):
@@ -241,9 +241,9 @@ def coverage_curve(self:Predictions, steps:int=50 # Rows at most
     return pd.DataFrame([dict(coverage=e.n/len(p), threshold=p[i], n=e.n, errors=e.errors, error=e.rate, low=e.interval[0], high=e.interval[1]) for i,e in zip(at, rates)])
 
 @patch
-def plot_coverage(self:Predictions, ax=None,
+def plot_coverage(self:Predictions, ax=None, # matplotlib axes to draw on; new ones when not given
                   label:str|None=None, # For the legend
-                  color='#0072B2'
+                  color='#0072B2' # Of line and band
                  ):
     "Accuracy, with its 95 % band, against the share of pictures that is answered. Returns the matplotlib axes."
     import matplotlib.pyplot as plt
@@ -265,11 +265,17 @@ class LabelSets:
     target:float # Share that was asked for
     sizes:dict # {size: how many sets}
     @property
-    def coverage(self) -> float: return self.held/self.n
+    def coverage(self) -> float:
+        "Share of the sets that hold the true class."
+        return self.held/self.n
     @property
-    def interval(self) -> tuple: return wilson(self.held, self.n) # 95 %
+    def interval(self) -> tuple: # (low, high)
+        "95 % Wilson interval of `coverage`."
+        return wilson(self.held, self.n)
     @property
-    def mean_size(self) -> float: return sum(k*v for k,v in self.sizes.items())/self.n
+    def mean_size(self) -> float:
+        "Classes in a set, on average."
+        return sum(k*v for k,v in self.sizes.items())/self.n
     def __str__(self): return f"{self.coverage:.1%} of {self.n} sets hold the true class ({self.interval[0]:.1%} to {self.interval[1]:.1%}; asked for {self.target:.0%}); {self.mean_size:.2f} classes on average"
 
 @patch
@@ -288,7 +294,7 @@ def label_sets(self:Predictions, # As the model gave them, not calibrated yet
 @dataclass(frozen=True)
 class AUROC:
     "Probability that a stranger scores higher than a picture of the model's own kind."
-    value:float
+    value:float # From 0 to 1; .5 tells nothing apart
     known:int # Pictures of its own kind
     strangers:int # Others
     @property
@@ -322,7 +328,8 @@ def strangeness(self:Predictions, calibration:Calibration|None=None # From `cali
 def plot_scores(known, # Score of each picture of the model's own kind
                 strangers, # Of each that is of no class
                 limit:float|None=None, # Where the model begins to refuse
-                ax=None):
+                ax=None # matplotlib axes to draw on; new ones when not given
+               ):
     "Two histograms on one axis. Returns the matplotlib axes."
     import matplotlib.pyplot as plt
     if ax is None: ax = plt.subplots(figsize=(4.6,2.6), layout='constrained')[1]

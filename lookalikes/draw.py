@@ -248,7 +248,8 @@ def built_folder(lesson:str) -> Path: # None when there is none
 
 def lesson_images(lesson:str, # like 'chihuahua_or_muffin'
                   n:int=None, # pictures per class at most; when not given, all there are, and 100 of the twin
-                  size:int=160, seed:int=0 # for the twin; `seed` also chooses which `n` photographs
+                  size:int=160, # height and width of the twin's pictures, pixels
+                  seed:int=0 # of the twin; also chooses which `n` photographs
                  ): # ImageSet
     "A lesson's pictures: your photographs, or a dataset that was built, or else the drawn twin."
     from lookalikes.imageset import ImageSet

@@ -27,7 +27,9 @@ def setting(rng, size, foot, reach) -> tuple: # palette, background, light, trut
         scene = floor(rng, scene, colours, float(np.clip(y - rng.uniform(6, 30), 30, 88)), truth['x'], y, reach*truth['scale'])
     return colours, scene, light, truth
 
-def where(truth): return tuple(truth[o] for o in ('x', 'y', 'scale', 'angle'))
+def where(truth):
+    "What the drawings decided about place, size and turn: x, y, scale, angle."
+    return tuple(truth[o] for o in ('x', 'y', 'scale', 'angle'))
 
 def crusted(rng, layer, light, rough, coarse, n=2600, length=1.6):
     "A crust: bumps and crumbs in every direction."

@@ -54,7 +54,7 @@ def layout(X, # float32, pictures x features
 class EmbeddingMap:
     "Pictures on a plane, those that are alike close together. Shows itself in a notebook, with thumbnails under the pointer."
     df:pd.DataFrame # `file`, `label`, `pred`, `confidence`, `wrong` (False where the label is not known), `x`, `y` from 0 to 1
-    classes:list
+    classes:list # Names, in the order of the model's outputs
     path:Path # Folder that `file` is relative to
     thumbs:int=200 # Pictures that come with a thumbnail
     def __repr__(self): return f"EmbeddingMap of {len(self.df):,} pictures, {int(self.df.wrong.sum()):,} of them mistakes"
@@ -77,7 +77,7 @@ def map(self:Predictions, thumbs:int=200, # Pictures that come with a thumbnail:
 
 # %% ../nbs/parts/37_embedding_map.ipynb #3f922fd8
 @patch
-def plot(self:EmbeddingMap, ax=None,
+def plot(self:EmbeddingMap, ax=None, # matplotlib axes to draw on; new ones when not given
          names:int=25 # Classes whose names are written: those with the most mistakes
         ):
     "The map as a chart: right as grey dots, wrong as orange triangles. Returns the matplotlib axes."

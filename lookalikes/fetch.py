@@ -39,7 +39,10 @@ def label_problem(v:str) -> str: # Nothing when there is none
     if v.lower() in OWN_FILES: return "the dataset has a file of this name; choose another"
     return f"{len(v)} characters; a folder's name has at most 100, and 240 bytes" if len(v) > 100 or len(v.encode()) > 240 else ''
 
-def label_like(v:str) -> str: return re.sub(r'[^\w .+-]+', '_', v).strip('. ')[:100] or 'another name'
+def label_like(v:str # A name that nobody chose
+              ) -> str: # At most 100 characters
+    "A name that a folder can have, as like `v` as can be."
+    return re.sub(r'[^\w .+-]+', '_', v).strip('. ')[:100] or 'another name'
 
 def _plan(pictures) -> pd.DataFrame:
     "`pictures` as a table with all columns of `PLAN`, checked."
@@ -216,9 +219,9 @@ class Settling:
 @dataclass
 class Fetched:
     "What a `fetch` did: the dataset, and what became of each address."
-    images:ImageSet
+    images:ImageSet # What is in the folder now
     outcomes:pd.DataFrame # A row per address in the order of the plan: `outcome` (kept, copy, failed, not needed), `reason`, `file`, and the plan's columns
-    seconds:float
+    seconds:float # That it took
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -226,6 +229,7 @@ class Fetched:
         return self.outcomes[self.outcomes.outcome == 'failed'].reset_index(drop=True)
     @property
     def counts(self) -> dict: # outcome -> how many
+        "Addresses counted by what became of them."
         return self.outcomes.outcome.value_counts().to_dict()
     @property
     def by_reason(self) -> dict: # kind of failure -> how many, most frequent first

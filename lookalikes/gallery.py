@@ -37,9 +37,9 @@ class Shown:
     number:int # Its place in the gallery
     path:Path # The file
     words:frozenset # What it is found by
-    title:str
-    license:str
-    creator:str
+    title:str # What its page calls it
+    license:str # Its short name, such as CC BY 2.0
+    creator:str # Whom to thank
     width:int # Pixels
     height:int # Pixels
 
@@ -55,7 +55,9 @@ class Shown:
         kind = {'cc0':'publicdomain/zero', 'pdm':'publicdomain/mark'}.get(code, f'licenses/{code}')
         return f'https://creativecommons.org/{kind}/{version}/' if code else ''
     @property
-    def name(self): return quote(os.fsencode(self.path.name))
+    def name(self) -> str:
+        "What its file is called in addresses."
+        return quote(os.fsencode(self.path.name))
 
 def _size(path):
     try:
@@ -123,14 +125,18 @@ def _whole(q, key, default):
     return v
 
 @patch
-def url(self:Gallery, p:Shown): return f'{self.base}/picture/{p.number}/{p.name}'
+def url(self:Gallery, p:Shown) -> str:
+    "Where a picture's file is."
+    return f'{self.base}/picture/{p.number}/{p.name}'
 @patch
-def page(self:Gallery, p:Shown): return f'{self.base}/page/{p.number}'
+def page(self:Gallery, p:Shown) -> str:
+    "Where the page that shows a picture is."
+    return f'{self.base}/page/{p.number}'
 
 @patch
 def openverse(self:Gallery, q:dict, # The query's parameters
               headers # The request's
-             ) -> dict:
+             ) -> dict: # For JSON
     "As https://api.openverse.org/v1/images/ answers."
     self.turn_away()
     page,size,known = _whole(q, 'page', 1), _whole(q, 'page_size', 20), 'Authorization' in headers
@@ -146,7 +152,8 @@ def openverse(self:Gallery, q:dict, # The query's parameters
     return dict(result_count=len(hits), page_count=n, page_size=size, page=page, results=[self.openverse_row(p) for p in hits[(page-1)*size:page*size]])
 
 @patch
-def openverse_row(self:Gallery, p):
+def openverse_row(self:Gallery, p:Shown) -> dict: # For JSON
+    "A picture as Openverse lists it among its results."
     code,version = p.code
     return dict(id=str(UUID(int=_digest(str(p.number), p.path.name))), title=p.title, url=self.url(p), foreign_landing_url=self.page(p), creator=p.creator, creator_url=self.base, license=code,
                 license_version=version, license_url=p.license_url, provider='gallery', source='gallery', category=None, filesize=p.path.stat().st_size,
@@ -157,7 +164,7 @@ def openverse_row(self:Gallery, p):
 @patch
 def wikimedia(self:Gallery, q:dict, # The query's parameters
               headers # The request's
-             ) -> dict:
+             ) -> dict: # For JSON
     "As https://commons.wikimedia.org/w/api.php answers a search for files."
     if (headers.get('User-Agent') or 'python-').startswith('python-'): raise Refusal(403, 'Please set a user-agent and respect our robot policy.')
     self.turn_away()
@@ -169,7 +176,9 @@ def wikimedia(self:Gallery, q:dict, # The query's parameters
     return dict(batchcomplete=True, query=dict(pages=sorted(pages, key=lambda o: o['pageid'])), **({'continue':{'gsroffset':at+n, 'continue':'gsroffset||'}} if at+n < len(hits) else {}))
 
 @patch
-def imageinfo(self:Gallery, p, width):
+def imageinfo(self:Gallery, p:Shown, width:int # Of a reduced copy, pixels; 0 for none
+             ) -> dict: # For JSON
+    "A picture as Wikimedia Commons describes it."
     small = 0 < width < p.width
     thumb = dict(thumburl=f'{self.base}/thumb/{p.number}/{width}px-{p.name}', thumbwidth=width, thumbheight=max(1, round(p.height*width/p.width))) if small else \
         dict(thumburl=self.url(p), thumbwidth=p.width, thumbheight=p.height)
@@ -197,7 +206,7 @@ def duckduckgo_front(self:Gallery, q:dict # The query's parameters
 @patch
 def duckduckgo(self:Gallery, q:dict, # The query's parameters
                headers # The request's
-              ) -> dict:
+              ) -> dict: # For JSON
     "As https://duckduckgo.com/i.js answers: 100 results a page."
     if q.get('vqd') != _vqd(q.get('q', '')): raise Refusal(403, '')
     self.turn_away()

@@ -111,7 +111,14 @@ def class_index(classes, # Names
     if label not in classes: raise ValueError(f"no class {label!r}: the model knows {', '.join(classes[:12])}{', …' if len(classes) > 12 else ''}")
     return list(classes).index(label)
 
-def as_heatmap(pixels, values, label, probs, classes, method='Grad-CAM') -> Heatmap: # Negative values, which speak against the class, cut off
+def as_heatmap(pixels, # uint8, height x width x 3
+               values, # float, rows x columns; negative ones, which speak against the class, are cut off
+               label, # Number of the class
+               probs, # float, a value per class
+               classes, # Names
+               method='Grad-CAM' # How `values` were found
+              ) -> Heatmap:
+    "What a method found, as a `Heatmap`."
     return Heatmap(Image.fromarray(pixels), np.maximum(values, 0).astype(np.float32), classes[label], float(probs[label]), method)
 
 def prepared(picture, prep) -> np.ndarray: # uint8, size x size x 3

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from filelock import FileLock
 from PIL import Image
 
-from .picture import ImageError, contact_sheet, n_cores, open_image, picture_facts, picture_files, read_bytes, show_name
+from .picture import ImageError, Sheet, contact_sheet, n_cores, open_image, picture_facts, picture_files, read_bytes, show_name
 
 # %% ../nbs/parts/01_imageset.ipynb #12412888
 TEXT = ['file','label','split','group','sha256','status','reason','query','url','page','license','creator','retrieved']
@@ -97,7 +97,8 @@ class ImageSet:
              ) -> 'ImageSet':
         "The rows that `mask` picks."
         return ImageSet(self.df[np.asarray(mask, dtype=bool)], self.path, self.source)
-    def replace(self, **columns) -> 'ImageSet':
+    def replace(self, **columns # Name and new values of each
+               ) -> 'ImageSet':
         "The same pictures with `columns` changed; this one stays as it is."
         return ImageSet(self.df.assign(**columns), self.path, self.source)
     def open(self, i:int, # Row number
@@ -394,7 +395,7 @@ def show(self:ImageSet, n:int=12, # Pictures in all
          size:int=128, # Height and width of each, pixels
          seed:int=0, # Which ones
          captions:str='label' # Column to write under each
-        ):
+        ) -> Sheet:
     "A `Sheet` of `n` pictures, an equal share of each class."
     rng = np.random.default_rng(seed)
     df = self.ok.df if len(self.ok) else self.df

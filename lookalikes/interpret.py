@@ -147,7 +147,8 @@ class ErrorBy:
     p:float # How often groups would be so unequal by chance
     def __repr__(self): return f"Error by {self.column}: " + (f"{len(self.table)} groups, by chance as unequal with p = {self.p:.2g}" if len(self.table) > 1 else 'one group, nothing to compare' if len(self.table) else 'no labels')
     def _repr_html_(self): return f'<p>{escape(repr(self))}</p>' + self.table.round(3).to_html()
-    def plot(self, ax=None):
+    def plot(self, ax=None # matplotlib axes to draw on; new ones when not given
+            ):
         "Error of each group with its 95 % interval, and of all together as a line. Returns the matplotlib axes."
         import matplotlib.pyplot as plt
         t = self.table[::-1]

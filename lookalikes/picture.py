@@ -244,17 +244,28 @@ class Preprocess:
         l,t = (im.width-k)/2, (im.height-k)/2
         return np.asarray(im.resize((self.size,)*2, Image.Resampling[self.interpolation.upper()], box=(l, t, l+k, t+k)))
 
-    def to_dict(self) -> dict: return asdict(self) | dict(mean=list(self.mean), std=list(self.std))
+    def to_dict(self) -> dict: # A value for each field
+        "For JSON."
+        return asdict(self) | dict(mean=list(self.mean), std=list(self.std))
     @classmethod
-    def from_dict(cls, d:dict): return cls(**{**d, 'mean':tuple(d['mean']), 'std':tuple(d['std'])})
+    def from_dict(cls, d:dict # From `to_dict`
+                 ) -> 'Preprocess':
+        "Back from JSON. TypeError for a name that is no field, KeyError without `mean` or `std`."
+        return cls(**{**d, 'mean':tuple(d['mean']), 'std':tuple(d['std'])})
 
 # %% ../nbs/parts/00_picture.ipynb #3ee219bd
 class Sheet:
     "A grid of pictures that shows itself in a notebook."
-    def __init__(self, image:Image.Image, alt:str): self.image,self.alt = image,alt
+    def __init__(self, image:Image.Image, # The grid, drawn
+                 alt:str # What it shows, in words
+                ):
+        self.image,self.alt = image,alt
     def __repr__(self): return f'Sheet({self.image.width} x {self.image.height}: {self.alt})'
     def _repr_html_(self): return f'<img src="{data_uri(self.image)}" alt="{escape(self.alt)}" style="max-width:100%">'
-    def save(self, path:str|os.PathLike): self.image.save(path)
+    def save(self, file:str|os.PathLike # Where to; its ending says the format
+            ):
+        "Write the grid as a picture."
+        self.image.save(file)
 
 def data_uri(im:Image.Image, # RGB
              quality:int=85 # JPEG quality, 1-95

@@ -179,7 +179,7 @@ def _letters(ax, names, size):
     ax.set_yticks(range(len(names)), names, fontsize=size, parse_math=False)
 
 @patch
-def plot_confusion_matrix(self:Predictions, ax=None,
+def plot_confusion_matrix(self:Predictions, ax=None, # matplotlib axes to draw on; new ones when not given
                           cluster:bool|None=None, # Put classes that are confused side by side; by default when there are more than 12
                           most:int=40, # Of more classes than this, show those of the pairs that are confused most often
                           rates:bool=False # Write per cent of the true class instead of counts
@@ -235,7 +235,7 @@ def plot_top_losses(self:Predictions, k:int=9, # How many at most
                     cols:int=3, # In a row
                     size:int=160, # Height and width of each, pixels
                     heatmap=None # A Probe, Learner or Classifier: show what in each picture speaks for its guess
-                   ):
+                   ): # Sheet
     "The pictures with the highest loss as a `Sheet`; under each: the guess, its probability, and the label. With `heatmap` a picture that is gone is left out."
     t = self.top_losses(k)
     pics = [self.path/f for f in t.file]

@@ -175,7 +175,8 @@ def learning_curve(images:ImageSet, # With a split
     return pd.DataFrame(dict(n=sizes, error=errors.mean(1), low=errors.min(1), high=errors.max(1)))
 
 def plot_learning_curve(curve:pd.DataFrame, # From `learning_curve`
-                        ax=None):
+                        ax=None # matplotlib axes to draw on; new ones when not given
+                       ):
     "Error against training pictures a class; the band is the range over the draws. Returns the matplotlib axes."
     import matplotlib.pyplot as plt
     if ax is None: ax = plt.subplots(figsize=(5,2.8), layout='constrained')[1]

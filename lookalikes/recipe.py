@@ -162,7 +162,8 @@ class Recipe(BaseModel):
     _file:Path|None = PrivateAttr(None)
     __hash__ = None
 
-    def __init__(self, /, **data:Any):
+    def __init__(self, /, **data:Any # Fields and their values
+                ):
         try: super().__init__(**data)
         except ValidationError as e: raise _mistakes(e) from None
 
@@ -237,7 +238,7 @@ def _describe(r):
 
 @patch
 def wanted(self:Recipe, label:str # One of `classes`
-          ) -> int:
+          ) -> int: # Pictures
     "How many pictures of `label` are wanted."
     return _class(self, label).pictures or self.pictures
 

@@ -100,7 +100,9 @@ class Shortcuts:
         t = self.table.assign(accuracy=[f'{a:.1%} ({l:.1%} to {h:.1%})' for a,l,h in zip(self.table.accuracy, self.table.low, self.table.high)],
                               explains=self.table.explains.map('{:.0%}'.format), suspect=np.where(self.table.suspect, 'yes', ''))
         return f'<p>{escape(repr(self))}</p>' + t[['accuracy','explains','suspect']].to_html()
-    def plot(self, ax=None, title:str=''):
+    def plot(self, ax=None, # matplotlib axes to draw on; new ones when not given
+             title:str='' # Above the chart
+            ):
         "Accuracy of each statistic alone, with its interval, against chance. Returns the matplotlib axes."
         import matplotlib.pyplot as plt
         t = self.table[::-1]
@@ -240,7 +242,11 @@ def _ink_of(pictures):
 def fit_counter(circles:Circles, # To learn from
                 head:str='density', # What the network says: 'classes' (one of the numbers seen), 'number', or 'density' (a map whose sum is the number)
                 augment:str='flips', # 'flips'; 'crop' (zoom in anywhere); 'scale' (zoom in or out, every circle kept)
-                epochs:int=8, lr:float=4e-3, batch:int=64, width:int=24, seed:int=0 # The usual
+                epochs:int=8, # Times that every picture is seen
+                lr:float=4e-3, # At the top of the one cycle
+                bs:int=64, # Pictures in a batch
+                width:int=24, # Channels of the first layers
+                seed:int=0 # Same seed, same result on the same machine
                ) -> Counter:
     "Train a small network from scratch with AdamW and a one-cycle schedule."
     import torch
@@ -256,7 +262,7 @@ def fit_counter(circles:Circles, # To learn from
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = torch.nn.Sequential(_trunk(width), _head(head, width, len(counts))).to(memory_format=torch.channels_last).train()
-    steps = -(-len(circles)//batch)
+    steps = -(-len(circles)//bs)
     opt = torch.optim.AdamW(net.parameters(), lr, weight_decay=1e-3)
     plan = torch.optim.lr_scheduler.OneCycleLR(opt, lr, epochs*steps)
     losses = []
@@ -282,10 +288,12 @@ class ControlMatrix:
     table:pd.DataFrame # A row per pair: `trained_on`, `tested_on`, `errors`, `n`, `error_rate`, `low`, `high`, `off` (mean distance from the true number; NaN for names)
 
     @property
-    def rates(self) -> pd.DataFrame: # Error rates, trained on x tested on
+    def rates(self) -> pd.DataFrame: # Trained on x tested on
+        "Error rates, 0 to 1."
         return self._wide('error_rate')
     @property
-    def off(self) -> pd.DataFrame: # Mean distances from the true number
+    def off(self) -> pd.DataFrame: # Trained on x tested on; NaN for names
+        "Mean distances from the true number, circles."
         return self._wide('off')
     def _wide(self, column):
         t = self.table
@@ -327,7 +335,8 @@ def cheats(matrices:dict, # Name of a model -> its `ControlMatrix`
     return pd.DataFrame(rows).set_index('model').sort_values('away', ascending=False)
 
 def plot_cheats(table:pd.DataFrame, # From `cheats`
-                ax=None):
+                ax=None # matplotlib axes to draw on; new ones when not given
+               ):
     "Each model's error at home joined to its worst elsewhere. Returns the matplotlib axes."
     import matplotlib.pyplot as plt
     t = table[::-1]

@@ -14,9 +14,11 @@ from math import sqrt
 import numpy as np
 
 # %% ../nbs/parts/31_stats.ipynb #cffb0cd0
-def wilson(k:int, n:int, z:float=1.96 # 1.96 gives 95 %
+def wilson(k:int, # Successes
+           n:int, # Trials, at least 1
+           z:float=1.96 # Standard normal quantile: 1.96 gives 95 %
           ) -> tuple[float,float]: # (low, high), both in [0, 1]
-    "Wilson score interval of `k` successes in `n` trials (Wilson, 1927)."
+    "Wilson score interval of `k` successes in `n` trials (Wilson, 1927). ValueError unless 0 <= k <= n and n > 0."
     if not 0 <= k <= n or n == 0: raise ValueError(f"{k} successes of {n} trials: need 0 <= k <= n and n > 0")
     p, d = k/n, 1 + z*z/n
     mid, half = (p + z*z/(2*n))/d, z*sqrt(p*(1-p)/n + z*z/(4*n*n))/d
@@ -37,14 +39,20 @@ class ErrorRate:
         wrong = np.asarray(wrong, dtype=bool)
         return cls(int(wrong.sum()), len(wrong))
     @property
-    def rate(self) -> float: return self.errors/self.n
+    def rate(self) -> float:
+        "Share of errors, 0 to 1."
+        return self.errors/self.n
     @property
-    def interval(self) -> tuple[float,float]: return wilson(self.errors, self.n)
+    def interval(self) -> tuple[float,float]: # (low, high)
+        "95 % Wilson interval of `rate`."
+        return wilson(self.errors, self.n)
     def to_dict(self) -> dict: # `n`, `errors`, `error_rate`, `interval`
+        "For JSON."
         return dict(n=self.n, errors=self.errors, error_rate=round(self.rate, 6), interval=[round(o, 6) for o in self.interval])
     def __str__(self): return f"{self.rate:.1%} error ({self.interval[0]:.1%} to {self.interval[1]:.1%}), {self.errors} of {self.n}"
     @property
-    def accuracy(self) -> str: # Text, with interval
+    def accuracy(self) -> str:
+        "The same said the other way round: accuracy with its interval, as text."
         return f"{1-self.rate:.1%} accuracy ({1-self.interval[1]:.1%} to {1-self.interval[0]:.1%}), {self.n-self.errors} of {self.n}"
 
 # %% ../nbs/parts/31_stats.ipynb #f4665e7c

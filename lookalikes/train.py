@@ -176,7 +176,7 @@ def _(model:Learner, images:ImageSet) -> Predictions:
 def _top_lr(learn): return 1e-3 if learn.dls.train.bs >= 16 else 5e-4      # noisier gradients, smaller steps
 
 def finetune(learn:Learner, # From `image_learner`
-             epochs:int=5,
+             epochs:int=5, # Times that every picture is seen
              lr:float|None=None # At the top of the cycle, of the late layers and the head; 1e-3, or 5e-4 for batches of fewer than 16
             ) -> Learner: # The same
     "Train the late layers and the head, one cycle of the learning rate (Smith, 2018), from where the probe left off (LP-FT, Kumar et al., 2022)."
@@ -380,7 +380,8 @@ def _step(name):
 # %% ../nbs/06_guitars.ipynb #4c6601fe
 @patch
 def plot(self:Ladder, pictures:int=1000, # To answer, whose time is part of the price
-         ax=None):
+         ax=None # matplotlib axes to draw on; new ones when not given
+        ):
     "Error with its 95 % interval against the price: seconds of fitting so far, and of answering so many pictures. Hollow where a rung bought nothing. Returns the matplotlib axes."
     import matplotlib.pyplot as plt
     if ax is None: ax = plt.subplots(figsize=(7,3.4), layout='constrained')[1]

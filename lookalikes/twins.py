@@ -38,7 +38,8 @@ def picture_rng(lesson:str, label:str, seed:int=0, i:int=0) -> np.random.Generat
 
 def draw_picture(lesson:str, # like 'chihuahua_or_muffin'
                  label:str, # one of its classes
-                 seed:int=0, i:int=0, # picture `i` of the set that `seed` makes
+                 seed:int=0, # of the set that the picture belongs to
+                 i:int=0, # number of the picture in that set
                  size:int=160 # pixels
                 ) -> Image.Image:
     "One picture of a drawn twin."
@@ -49,7 +50,11 @@ def draw_with_truth(lesson, label, seed=0, i=0, size=160) -> tuple: # uint8 arra
     picture, truth = _drawn(lesson, label, seed, i, size)
     return picture, {k: v for k, v in truth.items() if k != 'mask'}
 
-def draw_mask(lesson:str, label:str, seed:int=0, i:int=0, size:int=160 # as for `draw_picture`
+def draw_mask(lesson:str, # like 'pet_breeds'
+              label:str, # one of its classes
+              seed:int=0, # of the set that the picture belongs to
+              i:int=0, # number of the picture in that set
+              size:int=160 # pixels
              ) -> np.ndarray: # Boolean, size x size
     "Where in a picture its subject is. ValueError for pictures that are all subject, such as paintings."
     truth = _drawn(lesson, label, seed, i, size)[1]

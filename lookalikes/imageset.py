@@ -325,11 +325,11 @@ def group_copies(self:ImageSet) -> ImageSet:
 # %% ../nbs/parts/01_imageset.ipynb #30b8e497
 def _deal(labels, groups, shares, seed, even=False):
     "A part (an index into `shares`) for each row: every label divided in proportion, no group divided at all."
-    groups = np.where(np.asarray(groups) == '', [f'\0{i}' for i in range(len(labels))], groups)
+    groups = [g or i for i,g in enumerate(groups)]  # a picture on its own goes by its row: a number is no group's name
     t = pd.DataFrame(dict(label=labels, group=groups), dtype=object).groupby(['group','label'], sort=False).size().reset_index(name='n')
     # a group of several labels is dealt with its most frequent one
     t = t.sort_values(['n','label'], ascending=[False,True], kind='stable')
-    first = t.drop_duplicates('group')[['group','label']].merge(t.groupby('group').n.sum().reset_index())
+    first = t.drop_duplicates('group')[['group','label']].merge(t.groupby('group', sort=False).n.sum().reset_index())
     part,overall = {}, np.zeros(len(shares))
     for label,g in first.groupby('label', sort=True):
         rng = np.random.default_rng([seed, zlib.crc32(label.encode('utf-8', 'surrogateescape'))])

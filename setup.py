@@ -1,4 +1,5 @@
 "Hand settings.ini to setuptools: name, version, description, requirements and extras have one home."
+import re
 from configparser import ConfigParser
 from pathlib import Path
 from setuptools import setup
@@ -10,6 +11,13 @@ cfg = ini['DEFAULT']
 
 
 def lines(text): return [o.strip() for o in text.splitlines() if o.strip()]
+
+
+def readme():
+    "README.md for PyPI's page, where a link to a file of the repository needs its whole address."
+    path = here/'README.md'
+    text = path.read_text(encoding='utf-8') if path.exists() else ''
+    return re.sub(r'\]\((?!https?://|#)', f"]({cfg['repository']}/blob/{cfg['branch']}/", text)
 
 
 extras = {k: lines(v) for k, v in ini['extras'].items() if k not in ini.defaults()}
@@ -26,7 +34,7 @@ setup(
     packages=[cfg['lib_name'], cfg['lib_name']+'.recipes'],
     package_dir={cfg['lib_name']+'.recipes': 'data/recipes'},
     package_data={cfg['lib_name']: ['*.js', '*.css', 'requirements-serve.txt'], cfg['lib_name']+'.recipes': ['*.yaml', 'schema.json']},
-    long_description=(here/'README.md').read_text(encoding='utf-8') if (here/'README.md').exists() else '',
+    long_description=readme(),
     long_description_content_type='text/markdown',
     classifiers=[
         'Development Status :: 4 - Beta', 'Intended Audience :: Education', 'Intended Audience :: Developers',

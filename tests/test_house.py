@@ -194,6 +194,7 @@ def test_wheel_contents(wheel, ini):
     ours = {f'lookalikes/{p.name}' for p in (ROOT/'lookalikes').iterdir() if p.suffix in ('.py', '.js', '.css', '.txt')} | {f'lookalikes/recipes/{p.name}' for p in (ROOT/'data/recipes').iterdir() if p.suffix in ('.yaml', '.json')}
     assert ours == {o for o in names if not o.startswith(info.split('/')[0])}
     assert f"\nVersion: {ini['version']}\n" in meta and '# Lookalikes' in meta
+    assert f"]({ini['repository']}/blob/{ini['branch']}/CONTRIBUTING.md)" in meta and not re.search(r'\]\((?!https?://|#)', meta)  # PyPI has no files to link to
     assert re.search(rf"^License(-Expression)?: {ini['license']}$", meta, re.M)
 
 

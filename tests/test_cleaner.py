@@ -1,9 +1,7 @@
 "The cleaner: what it answers to each message, and the widget itself in a real JupyterLab in a real Chromium."
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from lab import CHROMIUM, jupyter, launch
 from PIL import Image
 
 from lookalikes.cleaner import ALL, ANY, Cleaner, Questions, Thumbnails, picture
@@ -21,7 +20,6 @@ from lookalikes.decisions import JOURNAL, Decisions
 from lookalikes.imageset import ImageSet
 from lookalikes.predictions import Predictions
 
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 EVIL = '<img src=x onerror=alert(1)>&"\''
 
 
@@ -257,35 +255,6 @@ def write_notebook(file, cells):
                                     metadata=dict(kernelspec=dict(name='python3', display_name='Python 3', language='python')), nbformat=4, nbformat_minor=5)))
 
 
-@contextmanager
-def jupyter(home, work, python=sys.executable, app='lab', more=()):
-    "A server on a free port of this machine, with its settings in `home`; its address and token."
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    env = {k: v for k, v in os.environ.items() if not k.startswith('JUPYTER')} | {k: str(home/k.lower()) for k in (
-        'HOME', 'JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'JUPYTERLAB_SETTINGS_DIR', 'JUPYTERLAB_WORKSPACES_DIR', 'IPYTHONDIR')}
-    env |= dict(JUPYTER_PLATFORM_DIRS='1', MPLBACKEND='agg')
-    for k in ('HOME', 'IPYTHONDIR'): Path(env[k]).mkdir(parents=True, exist_ok=True)
-    args = [python, '-m', app if app != 'lab' else 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}',
-            '--ServerApp.port_retries=0', '--ServerApp.token=tok', '--IdentityProvider.token=tok', f'--ServerApp.root_dir={work}',
-            *more]
-    with open(home/'server.log', 'w') as log: p = subprocess.Popen(args, cwd=work, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    try:
-        for _ in range(600):
-            if p.poll() is not None: raise RuntimeError((home/'server.log').read_text()[-3000:])
-            try:
-                socket.create_connection(('127.0.0.1', port), .2).close()
-                break
-            except OSError: time.sleep(.1)
-        yield f'http://127.0.0.1:{port}'
-    finally:
-        p.send_signal(signal.SIGTERM)
-        try: p.wait(15)
-        except subprocess.TimeoutExpired: os.killpg(p.pid, signal.SIGKILL)
-        p.wait()
-
-
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory):
     "A JupyterLab and a Chromium, and how to open the widget on a folder of its own."
@@ -298,12 +267,10 @@ def lab(tmp_path_factory):
 
 @contextmanager
 def browsing(home, playwright, **kw):
-    work, quiet = home/'work', home/'jupyterlab_settings_dir/@jupyterlab/apputils-extension/notification.jupyterlab-settings'
+    work = home/'work'
     work.mkdir()
-    quiet.parent.mkdir(parents=True)
-    quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     with jupyter(home, work, **kw) as base, playwright.sync_playwright() as pw:
-        browser = pw.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+        browser = launch(pw)
         trouble = []
         try:
             def go(name, n=12, make=suspects, cells=CELLS, width=1280, side=96, **context):

@@ -48,14 +48,14 @@ def _kept(file, clf):
     except csv.Error as e: raise ValueError(f"{show_name(file)}: exists, and is not a table of answers ({e}); choose another file") from None
     return found
 
-def predict_csv(clf:Classifier,
-                sources, # A file, folder or pattern, or several: see `find_pictures`
+def predict_csv(clf:Classifier, # Who answers
+                files, # A file, folder or pattern, or several: see `find_pictures`
                 file:str|os.PathLike, # CSV to write, or to go on with
                 workers:int|None=None, # Threads; one per core when not given
                 each=None # Called with every answer, a dict as `Classifier.predict_files` gives it
                ) -> dict: # `answered`, `failed`, `kept`: how many files now, how many of them could not be opened, how many were answered before
     "Classify files into a CSV. Killed, it goes on where it was. ValueError when `file` is something else."
-    file,files = Path(file), find_pictures(*([sources] if isinstance(sources, (str, os.PathLike)) else sources))
+    file,files = Path(file), find_pictures(*([files] if isinstance(files, (str, os.PathLike)) else files))
     done = _kept(file, clf) if file.exists() and file.stat().st_size else {}
     fresh = file.with_name(f'.{file.name}.{os.getpid()}.new')
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -309,7 +309,7 @@ class AUROC:
 def auroc(known, # Score of each picture of the model's own kind, higher for strangeness
           strangers # The same of pictures that are of no class
          ) -> AUROC:
-    "Area under the receiver operating characteristic."
+    "Area under the receiver operating characteristic. ValueError unless there are some of each kind."
     from sklearn.metrics import roc_auc_score
     a,b = (np.asarray(o, float).ravel() for o in (known, strangers))
     if not (len(a) and len(b)): raise ValueError(f"{len(a)} pictures of its own kind and {len(b)} strangers: need some of each")

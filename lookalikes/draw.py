@@ -171,7 +171,7 @@ def draw(lesson:str, # like 'chihuahua_or_muffin': see `TWINS`
          workers:int=None, # processes; one per core when not given
          progress:bool=False # show a progress bar?
         ): # ImageSet
-    "Draw `n` pictures of each class into `path/<class>/<class>_0001.jpg` and so on, with their manifest and `truth.csv`."
+    "Draw `n` pictures of each class into `path/<class>/<class>_0001.jpg` and so on, with their manifest and `truth.csv`. ValueError for a lesson or class that nobody draws, and for less than 32 pixels."
     from lookalikes.imageset import progress_bar
     twins = twin_of(lesson)
     labels = list(classes or twins)

@@ -330,10 +330,10 @@ class _Processes:
             p.wait()
             p.stdin.close()
 
-async def _download(plan:Settling, work:Work, limits:Limits, sides, processes, save):
+async def _download(plan:Settling, work:Work, limits:Limits, sides, workers, save):
     "Ask for what the plan wants until all of it is settled."
     ends,in_hand = asyncio.Queue(),set()
-    async with (_Processes(limits, work.store, sides, ends, processes) if processes > 1 else _Here(limits, work.store, sides, ends)) as hands:
+    async with (_Processes(limits, work.store, sides, ends, workers) if workers > 1 else _Here(limits, work.store, sides, ends)) as hands:
         while True:
             while len(in_hand) < 4*limits.total and (i := plan.next()) is not None:
                 url = plan.rows[i]['url']
@@ -386,7 +386,7 @@ def fetch(pictures, # A plan: a table with `url` and, where known, `label`, `que
           max_side:int|None=None, # Shrink pictures whose longer side is more, pixels
           limits:Limits=Limits(), # How long, how much, how often
           retry_failed:bool=False, # Ask once more for what failed for a passing reason (time-outs, busy servers) in an earlier run
-          processes:int|None=None, # To share the work; when not given, one for a short list and one a core for a long one
+          workers:int|None=None, # Processes; when not given, one for a short list and one a core for a long one
           progress:bool|None=None # Whether to show a bar; by default where somebody is watching
          ) -> Fetched:
     "Download `pictures` into `folder`, a folder per label. Stopped at any moment, the same call goes on from there."
@@ -397,8 +397,8 @@ def fetch(pictures, # A plan: a table with `url` and, where known, `label`, `que
         work = Work(folder, [min_side, limits.max_bytes, limits.robots, repr(limits.allow_private)], retry_failed)
         plan = Settling(rows, wanted, work, _held(folder))
         save,(bar,tick) = _Saver(plan),_progress(plan, progress)
-        if processes is None: processes = n_cores() if sum(r['url'] not in work.done for r in plan.rows) >= LONG else 1
-        try: _in_thread(_download(plan, work, limits, (min_side, max_side), processes, save), tick)
+        if workers is None: workers = n_cores() if sum(r['url'] not in work.done for r in plan.rows) >= LONG else 1
+        try: _in_thread(_download(plan, work, limits, (min_side, max_side), workers, save), tick)
         finally:
             bar.close()
             work.journal.close()

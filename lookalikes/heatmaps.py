@@ -99,7 +99,7 @@ def heatmap(model, # A `Probe`, a `Learner` or a `Classifier`
             picture, # File, bytes or PIL image
             label:str|None=None # Class to explain; the guess when not given
            ) -> Heatmap:
-    "Where in `picture` the evidence for a class is. `ImageError` when it cannot be opened, ValueError for a class that the model does not know."
+    "Where in `picture` the evidence for a class is (Grad-CAM; Selvaraju et al., 2017). `ImageError` when it cannot be opened, ValueError for a class that the model does not know."
     raise TypeError(f"cannot explain a {type(model).__name__}: need a Probe, a Learner or a Classifier")
 
 def class_index(classes, # Names
@@ -154,7 +154,7 @@ def occlusion(model, # A `Probe`, a `Learner` or a `Classifier`
               label:str|None=None, # Class to explain; the guess when not given
               cells:int=8 # Patches in a row; the covered square is twice as wide, so that they overlap
              ) -> Heatmap:
-    "Where covering a part of `picture` with its mean colour lowers the log-probability of a class."
+    "Where covering a part of `picture` with its mean colour lowers the log-probability of a class (Zeiler and Fergus, 2014). `ImageError` and ValueError as for `heatmap`."
     prep,classes,ask = answering(model)
     pixels = prepared(picture, prep)
     probs = ask(pixels[None])[0]
@@ -185,7 +185,7 @@ def deletion_curve(model, # A `Probe`, a `Learner` or a `Classifier`
                    steps:int=16, # Points of the curve after the first
                    order=None # Array, rows x columns: blur where it is highest first; the heatmap when not given
                   ) -> np.ndarray: # float32, steps+1: probability of the class; first the whole picture, last none of it
-    "How fast the probability falls when the picture is blurred away."
+    "How fast the probability falls when the picture is blurred away, the hottest places first (Petsiuk et al., 2018)."
     from PIL import ImageFilter
     prep,classes,ask = answering(model)
     pixels,c = np.asarray(h.picture), list(classes).index(h.label)

@@ -359,7 +359,7 @@ def split(self:ImageSet, valid:float=.2, # Share of each class to validate on
           test:float=0., # Share of each class to test on
           seed:int=42 # Same seed, same split
          ) -> ImageSet:
-    "Divide the usable pictures into train, valid and test: each class in proportion, no `group` divided."
+    "Divide the usable pictures into train, valid and test: each class in proportion, no `group` divided. ValueError for shares or groups that permit no such split."
     if not (0 <= valid and 0 <= test and valid+test < 1 and valid+test > 0): raise ValueError(f"valid={valid}, test={test}: need shares that are at least 0 and together between 0 and 1")
     parts = [(n,s) for n,s in (('train',1-valid-test), ('valid',valid), ('test',test)) if s > 0]
     usable = ((self.df.status == 'ok') & (self.df.label != '')).to_numpy()
@@ -379,7 +379,7 @@ def split(self:ImageSet, valid:float=.2, # Share of each class to validate on
 def folds(self:ImageSet, k:int=5, # How many
           seed:int=42 # Same seed, same folds
          ) -> np.ndarray: # int, a fold from 0 to `k`-1 for each row; -1 for rows that are not usable
-    "Divide the usable pictures into `k` parts of like size: each class in proportion, no `group` divided."
+    "Divide the usable pictures into `k` parts of like size: each class in proportion, no `group` divided. ValueError for fewer than 2, and for a class with a single picture."
     if k < 2: raise ValueError(f"{k} folds: need at least 2")
     usable = ((self.df.status == 'ok') & (self.df.label != '')).to_numpy()
     df = self.df[usable]

@@ -131,7 +131,7 @@ def _figure(w, h, panels=1):
 def _learning(run):
     exam = next((s for s in ('valid','test') if run.rates[s]), None)
     if not exam: return
-    curve,(fig,ax) = learning_curve(run.images, run.features, on=exam, strength=run.probe.strength), _figure(6, 3)
+    curve,(fig,ax) = learning_curve(run.images, run.features, split=exam, strength=run.probe.strength), _figure(6, 3)
     plot_learning_curve(curve, ax)
     yield Chart('Would more pictures help?', fig, f'Error against training pictures a class: {curve.error.iloc[0]:.0%} with {curve.n.iloc[0]}, {curve.error.iloc[-1]:.0%} with {curve.n.iloc[-1]}.')
 

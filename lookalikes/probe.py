@@ -100,7 +100,7 @@ def fit_probe(images:ImageSet, # Its training split; all usable pictures when it
               features:Features|None=None, # From `embed`, when at hand
               seed:int=42 # For the folds among the training pictures
              ) -> Probe:
-    "Fit one linear layer on frozen features, its regularisation chosen by three-fold cross-validation."
+    "Fit one linear layer on frozen features, its regularisation chosen by three-fold cross-validation. ValueError for pictures of one class only."
     images,features = _usable(images, features, backbone)
     if (images.df.split == 'train').any(): images = images.where(images.df.split == 'train')
     classes,df = images.classes, images.df
@@ -126,45 +126,45 @@ def _(model:Probe, images:ImageSet, features:Features|None=None) -> Predictions:
 
 # %% ../nbs/02_paintings.ipynb #69bd654e
 def cross_validate(images:ImageSet, # Usable pictures; their split is ignored
-                   k:int=5, # Parts
+                   folds:int=5, # Parts
                    backbone:str|Backbone=DEFAULT, # Name or `Backbone`
                    features:Features|None=None, # From `embed`, when at hand
-                   seed:int=42 # For the parts
+                   seed:int=42 # For the folds
                   ) -> Predictions: # `split` says which fold examined the picture
-    "Predict every picture by a probe that was fitted without it (nested k-fold cross-validation)."
+    "Predict every picture by a probe that was fitted without it (nested k-fold cross-validation; Varma and Simon, 2006). ValueError for fewer than 2 folds, or too few pictures of a class."
     images,features = _usable(images, features, backbone)
-    classes,df,folds = images.classes, images.df, images.folds(k, seed)
+    classes,df,fold = images.classes, images.df, images.folds(folds, seed)
     Z,y = signed_root(features.rows(df.file)), np.searchsorted(classes, df.label.to_numpy(str))
-    rest,inner,jobs = [folds != f for f in range(k)], [], []
-    for f in range(k):
+    rest,inner,jobs = [fold != f for f in range(folds)], [], []
+    for f in range(folds):
         try: inner.append(images.where(rest[f]).folds(3, seed))
         except ValueError: inner.append(None)
         else: jobs += _held_out_jobs(Z[rest[f]], y[rest[f]], inner[f], len(classes))
     done,strengths = iter(_together(jobs)), []
-    for f in range(k):
+    for f in range(folds):
         if inner[f] is None: strengths.append(STRENGTHS[2]); continue
         parts = [next(done) for _ in range(len(STRENGTHS)*(inner[f].max()+1))]
         strengths.append(_choose(parts, y[rest[f]], inner[f], len(classes))[0])
-    fits = _together([lambda f=f: _fit(Z[rest[f]], y[rest[f]], len(classes), strengths[f]) for f in range(k)])
+    fits = _together([lambda f=f: _fit(Z[rest[f]], y[rest[f]], len(classes), strengths[f]) for f in range(folds)])
     z = np.zeros((len(y),len(classes)), np.float32)
-    for f,(W,b) in enumerate(fits): z[folds == f] = Z[folds == f] @ W.T + b
-    return Predictions.of(df.file, df.label, softmax(z), classes, [f'fold {f+1}' for f in folds], images.path, z, features.rows(df.file))
+    for f,(W,b) in enumerate(fits): z[fold == f] = Z[fold == f] @ W.T + b
+    return Predictions.of(df.file, df.label, softmax(z), classes, [f'fold {f+1}' for f in fold], images.path, z, features.rows(df.file))
 
 # %% ../nbs/02_paintings.ipynb #3a1543c1
 def learning_curve(images:ImageSet, # With a split
                    features:Features, # From `embed`
                    sizes=(5, 10, 20, 40, 80, 160), # Training pictures a class; those that are not there are left out
-                   on:str='valid', # Split to be examined on
+                   split:str='valid', # To be examined on
                    repeats:int=5, # Random draws of each size
                    strength:float=STRENGTHS[2], # scikit-learn's C
                    seed:int=0 # For the draws
                   ) -> pd.DataFrame: # `n` a class; `error` on average, `low` and `high` over the draws
-    "Error against the number of training pictures."
+    "Error against the number of training pictures. ValueError without a split, or without pictures to train on or to be examined on."
     df = images.with_facts(features.facts).ok.df
-    train,exam,classes = df[df.split == 'train'], df[df.split == on], sorted(set(df.label))
-    if exam.empty or train.empty: raise ValueError(f"{images.path}: a learning curve needs a split with train and {on}; see ImageSet.split")
-    rooted = {s:(signed_root(features.rows(d.file)), np.searchsorted(classes, d.label.to_numpy(str))) for s,d in (('train',train), (on,exam))}
-    (Z,y),(Zx,yx),rng = rooted['train'], rooted[on], np.random.default_rng(seed)
+    train,exam,classes = df[df.split == 'train'], df[df.split == split], sorted(set(df.label))
+    if exam.empty or train.empty: raise ValueError(f"{images.path}: a learning curve needs a split with train and {split}; see ImageSet.split")
+    rooted = {s:(signed_root(features.rows(d.file)), np.searchsorted(classes, d.label.to_numpy(str))) for s,d in (('train',train), (split,exam))}
+    (Z,y),(Zx,yx),rng = rooted['train'], rooted[split], np.random.default_rng(seed)
     fewest = int(train.label.value_counts().min())
     sizes = [s for s in sizes if s < fewest] + [fewest]
     order = [np.concatenate([rng.permutation(np.flatnonzero(y == c))[:n] for c in range(len(classes))]) for n in sizes for _ in range(repeats)]

@@ -248,7 +248,7 @@ def fit_counter(circles:Circles, # To learn from
                 width:int=24, # Channels of the first layers
                 seed:int=0 # Same seed, same result on the same machine
                ) -> Counter:
-    "Train a small network from scratch with AdamW and a one-cycle schedule."
+    "Train a small network from scratch with AdamW and a one-cycle schedule; the density map is after Lempitsky and Zisserman (2010). ValueError for an unknown `head` or `augment`, and for pictures that are not square."
     import torch
     from torch.nn import functional as F
     if head not in HEADS or augment not in ('flips','crop','scale'): raise ValueError(f"head {head!r}, augment {augment!r}: need one of {', '.join(HEADS)}, and flips, crop or scale")

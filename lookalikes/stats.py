@@ -87,7 +87,7 @@ def bootstrap(metric, # Takes a table, gives a number
               seed:int=0, # Same seed, same interval
               level:float=.95 # Confidence
              ) -> tuple[float,float]: # (low, high)
-    "Percentile bootstrap interval of `metric(df)` (Efron, 1979)."
+    "Percentile bootstrap interval of `metric(df)` (Efron, 1979). ValueError for a table without rows."
     if len(df) == 0: raise ValueError("no rows: nothing to draw from")
     rng = np.random.default_rng(seed)
     rows = [np.array([i]) for i in range(len(df))] if by is None else list(df.reset_index(drop=True).groupby(by).indices.values())
@@ -99,7 +99,7 @@ def sign_flip(d, # A value per picture: how much more often A was wrong than B
               n:int=20_000, # Random tosses, where not all can be counted
               seed:int=0 # Same seed, same p
              ) -> float: # Probability of a sum at least as far from 0 if neither were better
-    "Paired randomisation test of a mean difference; exact when all differences are equal in size."
+    "Paired randomisation test of a mean difference (Fisher, 1935); exact when all differences are equal in size."
     from scipy.stats import binomtest
     d = np.asarray(d, float)
     if d.ndim != 1 or not len(d) or not np.isfinite(d).all(): raise ValueError(f"differences of shape {d.shape}: need one finite number per picture")

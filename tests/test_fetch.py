@@ -84,7 +84,7 @@ from lookalikes.fetch import fetch
 from lookalikes.web import Limits
 import pandas as pd
 args = json.load(sys.stdin)
-got = fetch(pd.DataFrame(args['rows']), args['folder'], limits=Limits(**args['limits']), processes=args.get('processes'), progress=False)
+got = fetch(pd.DataFrame(args['rows']), args['folder'], limits=Limits(**args['limits']), workers=args.get('workers'), progress=False)
 unit = 1 if sys.platform == 'darwin' else 1024
 try: own = int(next(o for o in open('/proc/self/status') if o.startswith('VmHWM')).split()[1])*1024  # the system's own count begins with the process that started this one
 except OSError: own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*unit
@@ -231,7 +231,7 @@ def test_a_download_process_that_is_killed(tmp_path):
     psutil = pytest.importorskip('psutil')
     with fault_server.spawn(delay=.2) as server:
         order = dict(folder=str(tmp_path/'set'), rows=[dict(url=server.url('good', i, h), label='plum') for i in range(200) for h in [server.hosts[i % len(server.hosts)]]],
-                     limits=dict(per_host=2, allow_private=[f'{h}/32' for h in server.hosts]), processes=2)
+                     limits=dict(per_host=2, allow_private=[f'{h}/32' for h in server.hosts]), workers=2)
         p = subprocess.Popen([sys.executable, '-c', RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         p.stdin.write(json.dumps(order))
         p.stdin.close()
@@ -256,7 +256,7 @@ def test_a_download_process_that_is_killed(tmp_path):
 def test_as_many_processes_as_one_likes(server, tmp_path):
     items = fault_server.urls(server, n=90, seed=5, skip=('ca', 'cookies', 'cookie-wall', 'never-answers', 'min_side', 'robots', 'noai'))
     rows = [dict(url=o.url, label=o.label) for o in items]
-    for name, n in ('a', 1), ('b', 3): fetch(rows, tmp_path/name, limits=quick(server, read=1.5, whole=4., attempts=2), min_side=32, processes=n)
+    for name, n in ('a', 1), ('b', 3): fetch(rows, tmp_path/name, limits=quick(server, read=1.5, whole=4., attempts=2), min_side=32, workers=n)
     a, b = same_but_for_times(tmp_path/'a'), same_but_for_times(tmp_path/'b')
     for o in (a, b): o.pop('downloads.csv')
     assert a == b and len(a) > 30

@@ -21,12 +21,17 @@ from .workers import dealt
 class Local:
     "All cores of this machine."
     workers:int|None=None # Processes; one per core when not given
-    def start(self): return self
-    def stop(self): pass
-    def n(self) -> int: return self.workers or n_cores()
+    def start(self) -> 'Local':
+        "Nothing: this machine runs already."
+        return self
+    def stop(self): "Nothing, as with `start`."
+    def n(self) -> int: # Processes
+        "How many work at once."
+        return self.workers or n_cores()
     def __call__(self, function, # Of a module
                  parts:list # Tuples of arguments, or functions of nothing that make them
                 ): # Yields what `function` gives for each
+        "Hand `parts` out, one after the other."
         return dealt(function, parts, self.workers)
     tasks = __call__
 
@@ -65,14 +70,16 @@ class Ray:
             _started.pop()
             if not _started: ray.shutdown()
 
-    def n(self) -> int:
-        "How many workers."
+    def n(self) -> int: # Workers
+        "How many work at once."
         import ray
         if self.workers: return self.workers
         there = ray.cluster_resources()
         return max(1, int(min(there.get('CPU', 1)//self.cpus if self.cpus else 1e9, there.get('GPU', 0)//self.gpus if self.gpus else 1e9)))
 
-    def __call__(self, function, parts):
+    def __call__(self, function, # Of a module
+                 parts:list # Tuples of arguments
+                ): # Yields what `function` gives for each
         "Ray Data: long work in worker processes that live as long as it does. Yields in no particular order."
         import ray.data
         if not parts: return
@@ -82,7 +89,9 @@ class Ray:
         done = rows.map(_Caller, fn_constructor_args=(pickle.dumps(function),), compute=ray.data.ActorPoolStrategy(size=size), num_cpus=self.cpus, num_gpus=self.gpus or None)
         for row in done.iter_rows(): yield _answer(row['answer'])
 
-    def tasks(self, function, parts):
+    def tasks(self, function, # Of a module
+              parts # Tuples of arguments, or functions of nothing that make them
+             ): # Yields what `function` gives for each
         "Ray tasks: many short pieces, each with its own data. Yields in order; no more than a few pieces wait at a time."
         import ray
         call = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus or None, max_retries=-1)(_call)

@@ -185,7 +185,10 @@ def _example(label, picture):
 # %% ../nbs/parts/51_serve.ipynb #df30ec35
 class Server:
     "A server under way. Leave it with `stop`, or use it in a `with` statement."
-    def __init__(self, app, host:str, port:int, limits:ServerLimits):
+    def __init__(self, app, # FastAPI's, from `app`
+                 host:str, # '0.0.0.0' for everybody who can reach this computer
+                 port:int, # 0 for any that is free
+                 limits:ServerLimits):
         import uvicorn
         self.socket = _listen(host, port)
         self.port = self.socket.getsockname()[1]
@@ -203,7 +206,7 @@ class Server:
         finally:
             self.socket.close()
             if before is not None: signal.signal(signal.SIGTERM, before)
-    def start(self):
+    def start(self) -> 'Server': # Itself
         "Serve in a thread of its own."
         self.thread = threading.Thread(target=self.run, name='lookalikes server', daemon=True)
         self.thread.start()

@@ -172,13 +172,20 @@ class Shards:
         "What the run was asked to do."
         return _head(join(self.out, PLAN_FILE), self._plan)
     @property
-    def n_shards(self) -> int: return self._plan.metadata.num_row_groups
-    def part(self, k:int) -> str: return join(self.out, 'parts', f'part-{k:06}.parquet')
+    def n_shards(self) -> int:
+        "How many parts there will be."
+        return self._plan.metadata.num_row_groups
+    def part(self, k:int # Number of the shard, from 0
+            ) -> str:
+        "Where a part is, or will be."
+        return join(self.out, 'parts', f'part-{k:06}.parquet')
     @property
     def done(self) -> list: # Numbers of shards
+        "Which parts are there."
         return sorted(int(m[1]) for f in list_place(join(self.out, 'parts')) if (m := re.fullmatch(r'part-(\d{6,})\.parquet', f)))
     @property
     def missing(self) -> list: # Numbers of shards
+        "Which parts are still to do; the same run, begun again, does them."
         return sorted(set(range(self.n_shards))-set(self.done))
     def parts(self, columns=None # Which; all when not given
              ): # Yields Arrow tables

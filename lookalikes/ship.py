@@ -139,9 +139,9 @@ def _named(info):
     return {'probe':f'a linear layer on frozen {where}', 'finetuned':f'{where}, its late layers fine-tuned'}.get(info.get('kind'), where)
 
 def model_card(model:Exported, # From `exported`
-               title:str,
+               title:str, # Its heading
                preds:Predictions|None=None, # What it says of its pictures
-               calibration:Calibration|None=None,
+               calibration:Calibration|None=None, # How its answers are to be read
                images:ImageSet|None=None, # The dataset
                facts:dict|None=None, # How it was made: name -> value
                about:str|None=None # What it is for, and whom a mistake hurts: Markdown

@@ -50,6 +50,7 @@ def join(place, *names) -> str:
     return os.path.join(os.fspath(place), *names) if is_local(place) else '/'.join([os.fspath(place).rstrip('/'), *names])
 
 def exists(place) -> bool:
+    "Whether there is a file or folder at `place`, here or in a bucket."
     if is_local(place): return os.path.exists(place)
     fs,path = filesystem(place)
     with _asked(place): return fs.exists(path)

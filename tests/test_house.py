@@ -1,17 +1,23 @@
 "The rules of the house: one home for metadata, floors without cycles, light imports, a package that installs."
 import ast
+import dataclasses
+import functools
+import inspect
 import json
 import os
 import re
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
+import typing
 import zipfile
 from configparser import ConfigParser
 
 import pytest
 from conftest import ROOT
+from fastcore.docments import docments
 
 try: import tomllib
 except ImportError: import tomli as tomllib  # Python 3.10
@@ -79,6 +85,13 @@ def exported(path):
     return next((ast.literal_eval(o.value) for o in tree.body if isinstance(o, ast.Assign) and getattr(o.targets[0], 'id', '') == '__all__'), [])
 
 
+@pytest.mark.parametrize('path', [p for p in MODULES if p.stem != 'all'], ids=lambda p: p.stem)
+def test_public_names_are_documented(path):
+    names, tree = exported(path), ast.parse(path.read_text(encoding='utf-8'))
+    bare = [o.name for o in tree.body if isinstance(o, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and o.name in names and not ast.get_docstring(o)]
+    assert not bare, f'{path.stem}: no docstring: {bare}'
+
+
 def code_of(notebook):
     "The code that a reader of a notebook sees used: cells that export nothing, and code in the prose."
     for cell in json.loads(notebook.read_text(encoding='utf-8'))['cells']:
@@ -109,6 +122,70 @@ def test_all_without_the_extras():
     blocked = "import sys; sys.modules.update(dict.fromkeys(['fastapi', 'gradio', 'anywidget', 'ray']))\n"
     said = python('-c', blocked+"from lookalikes.all import *\ntry: serve('bundle')\nexcept ImportError as e: print(e)")
     assert said.strip() == "fastapi is missing; serving needs pip install 'lookalikes[serve]'"
+
+
+def ours(o): return inspect.isclass(o) and o.__module__.startswith('lookalikes.')
+
+
+def classes_in(annotation):
+    "The classes of this package that an annotation names."
+    return [o for o in (annotation, *typing.get_args(annotation)) if ours(o)]
+
+
+def function_of(o):
+    "The function behind a function, method or property; None for anything else."
+    if isinstance(o, (classmethod, staticmethod)) or inspect.ismethod(o): o = o.__func__      # what `patch` makes a class method is one bound already
+    if isinstance(o, property): o = o.fget
+    return o if inspect.isfunction(o) else getattr(o, 'func', None)
+
+
+def own_methods(cls):
+    "The public methods and properties that a class has of its own, those added by `@patch` included; not what it overrides of somebody else's class."
+    theirs = {k for base in cls.__mro__[1:] if not ours(base) for k in vars(base)}
+    return {k:o for k,o in vars(cls).items() if function_of(o) and (k == '__call__' or not k.startswith('_')) and k not in theirs}
+
+
+def in_learners_hands():
+    "What `lookalikes.all` has, and every class of which its functions, methods and fields give an object."
+    import lookalikes.all as everything
+    todo, seen = [getattr(everything, o) for o in everything.__all__], []
+    while todo:
+        o = todo.pop()
+        if o in seen: continue
+        seen.append(o)
+        members = list(own_methods(o).values()) if inspect.isclass(o) else [o]
+        given = [inspect.signature(f).return_annotation for f in map(function_of, members) if f]
+        if dataclasses.is_dataclass(o): given += [f.type for f in dataclasses.fields(o)]
+        todo += [c for a in given for c in classes_in(a)]
+    return sorted(seen, key=lambda o: (o.__module__, o.__name__))
+
+
+def undocumented(name, function, is_property=False):
+    "What is not said of a function: what it does, takes and gives. A class of this package says by its name what it is; anything else needs a comment."
+    if not (function.__doc__ or '').strip(): yield f'{name}: no docstring'
+    source, signature, said = inspect.getsource(function), inspect.signature(function), docments(function, full=True)
+    for p, param in signature.parameters.items():
+        # fastcore reads no comment beside *args and **kwargs, nor beside what is given where no type stands
+        starred = re.search(rf'\*{p}\b[^#\n]*#', source) if param.kind in (param.VAR_POSITIONAL, param.VAR_KEYWORD) else None
+        if p not in ('self', 'cls') and not said[p]['docment'] and not classes_in(param.annotation) and not starred: yield f'{name}: nothing is said of {p}'
+    gives = signature.return_annotation
+    if is_property or said.get('return', {}).get('docment') or re.search(r'^[^#\n]*\) *: *#', source, re.M) or re.search(r'\b(Returns|Yields) ', function.__doc__ or ''): return
+    if gives is inspect.Signature.empty:
+        if any(isinstance(o, ast.Return) and o.value or isinstance(o, (ast.Yield, ast.YieldFrom)) for o in ast.walk(ast.parse(textwrap.dedent(source)))): yield f'{name}: what does it give?'
+    elif getattr(gives, '__name__', '') in ('ndarray', 'DataFrame', 'Series', 'list', 'tuple', 'dict', 'int', 'float'): yield f'{name}: gives {gives.__name__}, of what?'
+
+
+def test_what_a_learner_holds_is_documented():
+    found = []
+    for o in in_learners_hands():
+        if not inspect.isclass(o): found += undocumented(o.__name__, o); continue
+        if not (vars(o).get('__doc__') or '').strip(): found.append(f'{o.__name__}: no docstring')
+        if dataclasses.is_dataclass(o):
+            said, mine = docments(o, full=True), vars(o).get('__annotations__', {})
+            found += [f'{o.__name__}: nothing is said of {f.name}' for f in dataclasses.fields(o) if f.name in mine and not said[f.name]['docment'] and not classes_in(f.type)]
+        elif (init := vars(o).get('__init__')) and init.__module__ == o.__module__: found += [e for e in undocumented(f'{o.__name__}()', init) if 'docstring' not in e]
+        for k, m in own_methods(o).items(): found += undocumented(f'{o.__name__}.{k}', function_of(m), isinstance(m, (property, functools.cached_property)))
+    assert not found, '\n'.join(found)
 
 
 def tracked():

@@ -14,10 +14,10 @@ def lines(text): return [o.strip() for o in text.splitlines() if o.strip()]
 
 
 def readme():
-    "README.md for PyPI's page, where a link to a file of the repository needs its whole address."
+    "README.md for PyPI's page, where a link to a file of the repository needs its whole address, and so does the picture."
     path = here/'README.md'
     text = path.read_text(encoding='utf-8') if path.exists() else ''
-    return re.sub(r'\]\((?!https?://|#)', f"]({cfg['repository']}/blob/{cfg['branch']}/", text)
+    return re.sub(r'\]\((?!https?://|#)', f"]({cfg['repository']}/blob/{cfg['branch']}/", text).replace('src="nbs/', f'src="{cfg["documentation"]}')
 
 
 extras = {k: lines(v) for k, v in ini['extras'].items() if k not in ini.defaults()}

@@ -8,11 +8,13 @@ from nbdev.config import get_config
 from nbdev.readme_filter import doc_link
 
 # Repository files that the site's pages can only name by their address on GitHub; in README.md a relative link is better.
-LINK = re.compile(r'(?<=\]\()([^)\s]+)(?=\))')
+LINK = re.compile(r'(?<=\]\()[^)\s]+(?=\))|(?<= src=")[^"]+(?=")')
 
 
 def link(target, cfg):
     "A link of the front page, as README.md needs it: pages by their address on the site, the repository's files by their path."
+    if target == 'contributing.qmd': return 'CONTRIBUTING.md'  # .ci/docs.py makes that page of the site from this file
+    if target.endswith('.svg'): return f'{cfg.nbs_path.name}/{target}'
     return doc_link(target.removeprefix(f'{cfg.git_url}/blob/{cfg.branch}/'), cfg.doc_url)
 
 

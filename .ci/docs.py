@@ -86,8 +86,8 @@ def llms(cfg, nbs):
 
 def intro(nbs):
     "What the front page says first, as one paragraph."
-    cell = next(c.source for c in read_nb(nbs/'index.ipynb').cells[1:] if c.cell_type == 'markdown' and c.source[0] not in '#!<|')
-    return ' '.join(cell.split('\n\n')[0].split())
+    paragraphs = [o for c in read_nb(nbs/'index.ipynb').cells[1:] if c.cell_type == 'markdown' for o in c.source.split('\n\n')]
+    return ' '.join(next(o for o in paragraphs if not o.startswith(('<', '#', '!'))).replace('**', '').split())
 
 
 def context(cfg, nbs):

@@ -4,6 +4,7 @@ Both read _quarto.yml and the notebooks as nbdev processes them. What git does n
 list of parts, the social card, llms.txt and llms-ctx.txt.
 """
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -135,10 +136,11 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--quarto', action='store_true', help='render with Quarto, which must be installed')
     args = p.parse_args()
-    cfg = get_config(Path(__file__).parents[1])
+    cfg = get_config(Path(__file__).resolve().parents[1])
     if args.quarto and not shutil.which('quarto'): raise SystemExit('quarto is not installed: see https://quarto.org/docs/get-started/, or leave --quarto out')
+    os.chdir(cfg.config_path)  # nbdev finds its settings from here
     extras(cfg)
-    if args.quarto: subprocess.run(['nbdev-docs'], cwd=cfg.config_path, check=True)
+    if args.quarto: subprocess.run(['nbdev-docs'], check=True)
     else: offline(cfg)
     print(f'{cfg.doc_path.name}/index.html: to look at it, python -m http.server -d {cfg.doc_path.name} -b 127.0.0.1')
 

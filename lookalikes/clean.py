@@ -1,4 +1,4 @@
-"""Lesson 3: clean the data first.
+"""Lesson 3: clean the data first
 
 Docs: https://lookalikes.github.io/lookalikes/kittens_or_cats.html.md"""
 

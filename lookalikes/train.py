@@ -384,6 +384,7 @@ def plot(self:Ladder, pictures:int=1000, # To answer, whose time is part of the 
         ):
     "Error with its 95 % interval against the price: seconds of fitting so far, and of answering so many pictures. Hollow where a rung bought nothing. Returns the matplotlib axes."
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
     if ax is None: ax = plt.subplots(figsize=(7,3.4), layout='constrained')[1]
     price = np.cumsum([r.seconds for r in self.rungs]) + np.array([r.ms for r in self.rungs])*pictures/1000
     for i,(x,r) in enumerate(zip(price, self.rungs)):
@@ -392,6 +393,7 @@ def plot(self:Ladder, pictures:int=1000, # To answer, whose time is part of the 
         ax.errorbar(x, 100*rate, [[100*(rate-low)], [100*(high-rate)]], fmt='o', ms=15, capsize=3, color='#0072B2', mfc='#0072B2' if r.kept else 'white', label=f'{i+1}  {r.name}')
         ax.annotate(str(i+1), (x, 100*rate), ha='center', va='center', fontsize=9, color='white' if r.kept else '#0072B2', zorder=9)
     ax.set(xscale='log', xlabel=f'seconds: fitting so far, and answering {pictures:,} pictures', ylabel='error, %', ylim=(0, None))
+    ax.xaxis.set(major_locator=LogLocator(subs=(1,2,5)), major_formatter='{x:g}', minor_formatter=NullFormatter())
     ax.legend(loc='center left', bbox_to_anchor=(1.01, .5), frameon=False, handlelength=0, markerscale=0)
     return ax
 

@@ -134,15 +134,15 @@ def classes_in(annotation):
 
 def function_of(o):
     "The function behind a function, method or property; None for anything else."
-    if isinstance(o, (classmethod, staticmethod)) or inspect.ismethod(o): o = o.__func__      # what `patch` makes a class method is one bound already
+    if isinstance(o, (classmethod, staticmethod)) or inspect.ismethod(o): o = o.__func__
     if isinstance(o, property): o = o.fget
-    return o if inspect.isfunction(o) else getattr(o, 'func', None)
+    return o if inspect.isfunction(o) else getattr(o, 'func', getattr(o, 'f', None))     # a cached property's; what `patch` makes a class method
 
 
 def own_methods(cls):
     "The public methods and properties that a class has of its own, those added by `@patch` included; not what it overrides of somebody else's class."
     theirs = {k for base in cls.__mro__[1:] if not ours(base) for k in vars(base)}
-    return {k:o for k,o in vars(cls).items() if function_of(o) and (k == '__call__' or not k.startswith('_')) and k not in theirs}
+    return {k:o for k,o in vars(cls).items() if inspect.isfunction(function_of(o)) and (k == '__call__' or not k.startswith('_')) and k not in theirs}
 
 
 def in_learners_hands():

@@ -277,6 +277,12 @@ class Classifier:
         for n in self.networks: first.setdefault(id(n.graph), n)
         return list(map(one, first.values()))
 
+    @property
+    def title(self) -> str:
+        "What to call it: as it was shipped, or else its folder's name."
+        said = self.info.get('title')
+        return ' '.join(said.split()) if isinstance(said, str) and said.strip() else self.path.resolve().name.replace('_', ' ').capitalize()
+
     def __repr__(self): return f"Classifier of {len(self.classes)} classes ({', '.join(self.classes[:6])}{', …' if len(self.classes) > 6 else ''}) in {self.path.name}/"
 
     def opened(self, picture, # File, bytes or PIL image

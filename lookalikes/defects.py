@@ -412,7 +412,14 @@ def _build(rows, images, off, seed, new, progress):
         r['of'] = '' if r['of'] is None else files[r['of']]
         os.utime(new/r['file'], (now, now))
     write_atomic(new/'truth.csv', csv_text(_truth(rows, images)).encode('utf-8', 'surrogateescape'))
-    return ImageSet(pd.DataFrame([dict(file=r['file'], label=r['label_given'], split=r['split']) for r in rows], columns=['file','label','split'], dtype=object), new).save().df
+    credits = [_credit(r, images, off) for r in rows]
+    return ImageSet(pd.DataFrame([dict(file=r['file'], label=r['label_given'], split=r['split'], **c) for r,c in zip(rows, credits)], columns=['file','label','split', *dict.fromkeys(k for c in credits for k in c)], dtype=object).fillna(''), new).save().df
+
+def _credit(row, images, off):
+    "Whose picture it is: that of the one it was made from."
+    if row['kind'] == 'off_topic' and off is None: return dict(license='CC0-1.0', creator='lookalikes.draw') if 'license' in images.df and (images.df.license != '').any() else {}
+    df,i = (off.df,row['off']) if row['kind'] == 'off_topic' else (images.df,row['at'])
+    return {c: df[c].iat[i] for c in ('title','creator','license','license_url','page','source') if c in df}
 
 # %% ../nbs/parts/26_defects.ipynb #f554a4e9
 def planted(images:ImageSet # A set that `plant` made, or any other

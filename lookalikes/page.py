@@ -11,20 +11,33 @@ __all__ = ['page', 'mount_page']
 from importlib import resources
 
 from .classifier import Classifier
+from .stats import wilson
 from .thumbnails import Thumbnails
 
 # %% ../nbs/parts/50_page.ipynb #b9e34205
-_PICKER = """<div class="lk-drop" role="group" aria-label="Your picture">
+_PAGE = """<div class="lk-page"><header><h1></h1><p class="lk-classes"></p></header>
+<div class="lk-sides"><div class="lk-side">
+<div class="lk-drop" role="group" aria-label="Your picture">
+<img class="lk-shown" alt="The picture you gave" hidden>
+<div class="lk-live" hidden><video autoplay playsinline muted aria-label="What the camera sees"></video>
+<div class="lk-row"><button type="button" class="lk lk-take">Take the picture</button><button type="button" class="lk lk-close">Close the camera</button></div></div>
 <label for="lk-file">Choose a picture</label>
 <div class="lk-row"><input class="lk-file" id="lk-file" type="file" accept="image/*" aria-describedby="lk-hint"><button type="button" class="lk lk-camera" aria-expanded="false">Camera</button></div>
 <p class="lk-hint" id="lk-hint">Or drop one here, or paste one with Ctrl+V. It is looked at, and not kept.</p>
-<div class="lk-live" hidden><video autoplay playsinline muted aria-label="What the camera sees"></video>
-<div class="lk-row"><button type="button" class="lk lk-take">Take the picture</button><button type="button" class="lk lk-close">Close the camera</button></div></div>
-<img class="lk-shown" alt="The picture you gave" hidden>
 <p class="lk-say" role="status" aria-live="polite"></p><p class="lk-error" role="alert" hidden></p></div>
-<div class="lk-try" hidden><p class="lk-hint" id="lk-examples">Or try one of these:</p><ul class="lk-examples" aria-labelledby="lk-examples"></ul></div>"""
-_ANSWER_CSS = """.lk-figures { display: flex; flex-wrap: wrap; gap: 12px; } .lk-figures figure { margin: 0; max-width: min(224px, calc(50% - 6px)); } .lk-nearest figure { max-width: min(110px, calc(25% - 9px)); }
-img { max-width: 100%; border-radius: 8px; margin: 0; } h2 { margin: 0; overflow-wrap: anywhere; } h3 { margin: 12px 0 4px; } figcaption, p { overflow-wrap: anywhere; } .lk-credit { font-size: .8em; margin: 0; }"""
+<div class="lk-try" hidden><p class="lk-hint" id="lk-examples">Or try one of these:</p><ul class="lk-examples" aria-labelledby="lk-examples"></ul></div></div>
+<div class="lk-side"><section class="lk-answer" aria-label="Answer"></section><section class="lk-reasons" aria-label="Reasons"></section></div></div>
+<footer class="lk-hint lk-facts"></footer></div>"""
+
+def _exam(metrics):
+    "How often the model was right on pictures that it did not learn from, in a sentence; '' where the bundle does not say."
+    for name,what in (('test','test pictures that it had not learnt from'), ('valid','validation pictures')):
+        try: k,n = (int(metrics[name][o]) for o in ('errors','n'))
+        except (TypeError, KeyError, ValueError, OverflowError): continue
+        if not 0 <= k <= n or not n: continue
+        low,high = wilson(n-k, n)
+        return f'Right on {n-k:,} of {n:,} {what} (95% interval: {low:.1%} to {high:.1%}). '
+    return ''
 
 def page(clf:Classifier,
          thumbs:Thumbnails,
@@ -35,16 +48,10 @@ def page(clf:Classifier,
     "The page, not yet on any server."
     import gradio as gr
     read = lambda kind: (resources.files('lookalikes')/f'page.{kind}').read_text('utf-8')
-    known = dict(limits=dict(file=limits.file), bars=10, examples=thumbs.examples() if examples is None else examples)
-    with gr.Blocks(analytics_enabled=False, title=title) as blocks:
-        gr.HTML(props_title=title, html_template='<h1></h1>', js_on_load="element.querySelector('h1').textContent = props.props_title", apply_default_css=True)
-        with gr.Row():
-            with gr.Column(): pick = gr.HTML(html_template=_PICKER, css_template=read('css'), js_on_load=read('js'), **known)
-            with gr.Column():
-                gr.HTML(html_template='<section class="lk-answer" aria-label="Answer"></section>', css_template=_ANSWER_CSS, js_on_load=None)
-                bars = gr.Label(label='Probabilities', show_label=True, show_heading=False)
-                gr.HTML(html_template='<section class="lk-reasons" aria-label="Reasons"></section>', css_template=_ANSWER_CSS, js_on_load=None)
-        pick.answered(fn=None, js='() => window.lookalikes_label', outputs=[bars], api_visibility='private')
+    some = ', '.join(clf.classes[:12]) + (f' and {len(clf.classes)-12} more' if len(clf.classes) > 12 else '')
+    known = dict(limits=dict(file=limits.file), bars=10, examples=thumbs.examples() if examples is None else examples, called=title, classes=f'Tells {len(clf.classes)} classes apart: {some}.',
+                 facts=_exam(clf.info.get('metrics')) + 'It can be wrong: let nothing that matters to a person depend on its word alone.')
+    with gr.Blocks(analytics_enabled=False, title=title) as blocks: gr.HTML(html_template=_PAGE, css_template=read('css'), js_on_load=read('js'), padding=False, **known)
     return blocks
 
 def mount_page(app, # FastAPI
@@ -53,6 +60,7 @@ def mount_page(app, # FastAPI
               ):
     "Put the page at the root of `app`, with no font, report, footer or server of its own."
     import gradio as gr
+    css = '.gradio-container :is(.main, .html-container) { padding: 0 !important; max-width: none !important }'      # the page has its own
     theme = gr.themes.Base(font=['system-ui','sans-serif'], font_mono=['ui-monospace','monospace'])
     return gr.mount_gradio_app(app, blocks, path='/', root_path=root_path or None, footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
-                               enable_monitoring=False, show_error=False, theme=theme, max_file_size=1, app_kwargs=dict(docs_url=None, redoc_url=None, openapi_url=None))
+                               enable_monitoring=False, show_error=False, theme=theme, css=css, max_file_size=1, app_kwargs=dict(docs_url=None, redoc_url=None, openapi_url=None))

@@ -132,13 +132,13 @@ def app(model, # A bundle's folder, or a `Classifier`
         limits:ServerLimits|None=None, # What it takes from strangers
         page:bool=True, # With the page, which needs Gradio
         root_path:str='', # Where it lies on the site, as in '/pets', when a proxy puts it there
-        title:str|None=None, # Of the page; by default the bundle's name
+        title:str|None=None, # Of the page; by default the bundle's own
         examples=None # Pictures to try, a list of (label, file or PIL image); by default a thumbnail of each class, where the bundle has some
        ): # ASGI application
     "A bundle as a web application."
     clf,limits,root_path = model if isinstance(model, Classifier) else Classifier.load(model), limits or ServerLimits(), root_path.rstrip('/')
     if root_path and not root_path.startswith('/'): raise ValueError(f"root_path {root_path!r}: must begin with /, as in '/pets'")
-    answers,title = Answers(clf, limits), title or clf.path.name.replace('_', ' ').capitalize()
+    answers,title = Answers(clf, limits), title or clf.title
     @asynccontextmanager
     async def life(_):
         yield

@@ -73,7 +73,7 @@ def _results(preds):
     out.append(f'By class ({exam} pictures), the worst first:')
     out.append(_table(['class', 'wrong', 'of', 'error', '95 % interval'], [(md_text(c), int(r.errors), int(r.n), f'{r.error_rate:.1%}', f'{r.low:.1%} to {r.high:.1%}') for c,r in pc.iterrows()]))
     top = said.most_confused()[:5]
-    if top: out.append('Most often confused: ' + '; '.join(f'{md_text(a)} called {md_text(b)} ({n} times)' for a,b,n in top) + '.')
+    if top: out.append('Most often confused: ' + '; '.join(f'{md_text(a)} called {md_text(b)} ({n} times)'.replace('(1 times)', '(once)') for a,b,n in top) + '.')
     return out
 
 # %% ../nbs/08_ship.ipynb #9783fd48
@@ -143,7 +143,7 @@ def model_card(model:Exported, # From `exported`
                preds:Predictions|None=None, # What it says of its pictures
                calibration:Calibration|None=None, # How its answers are to be read
                images:ImageSet|None=None, # The dataset
-               facts:dict|None=None, # How it was made: name -> value
+               facts:dict|None=None, # How it was made: name -> value; `command` is what makes it again
                about:str|None=None # What it is for, and whom a mistake hurts: Markdown
               ) -> str: # Markdown, with a YAML head as model hubs read it
     "What somebody who meets the model needs to know (Mitchell et al., 2019)."
@@ -154,11 +154,13 @@ def model_card(model:Exported, # From `exported`
         head['model-index'] = [dict(name=title, results=[result])]
     sure,known = _sureness(preds, calibration), ', '.join(md_text(c) for c in model.classes)
     facts = {'model':_named(model.info), 'made with':f'lookalikes {__version__}'} | (facts or {})
+    command = facts.pop('command', None)
     return '\n\n'.join(['---\n' + yaml.safe_dump(head, sort_keys=False, allow_unicode=True).rstrip() + '\n---', f'# {md_text(title)}', f'Tells {len(model.classes)} classes apart: {known}.', *([about.strip()] if about else []),
         '## How good is it?', *_results(preds), *(['## How sure is it?', *sure] if sure else []), '## What did it learn from?', *_data(images, preds, model.classes), '## Where are its limits?', *_limits(model, images, preds, calibration),
         '## How is it used?', '```python\nfrom lookalikes.classifier import Classifier\n\nclf = Classifier.load(\'this_folder\')\nclf(\'photo.jpg\')\n```',
         'Or `lookalikes serve this_folder` for a page in the browser. Neither needs PyTorch; nothing in this folder is a pickle, and `bundle.json` holds the sha256 of every file.',
-        '## How was it made?', _table(['what', 'how'], [(md_text(k), md_text(v)) for k,v in facts.items()])]) + '\n'
+        '## How was it made?', _table(['what', 'how'], [(md_text(k), md_text(v)) for k,v in facts.items()]),
+        *(['To make it again, from the same pictures:', f"    pip install lookalikes=={__version__}\n    {' '.join(str(command).split())}"] if command else ['Which command or notebook made it is not recorded.'])]) + '\n'
 
 # %% ../nbs/08_ship.ipynb #9302f07f
 def ship(model, # `Probe`, `Learner` of `image_learner`, `Views` or `Ensemble`
@@ -166,8 +168,8 @@ def ship(model, # `Probe`, `Learner` of `image_learner`, `Views` or `Ensemble`
          preds:Predictions|None=None, # What the model says of its pictures: for the card's numbers and the thumbnails
          calibration:Calibration|None=None, # How its answers are to be read: see lesson 7
          images:ImageSet|None=None, # The dataset; read from the manifest beside the pictures of `preds` when not given
-         title:str|None=None, # Of the card; from the folder's name when not given
-         facts:dict|None=None, # How it was made, for the card: name -> value
+         title:str|None=None, # Of the card and the page; from the folder's name when not given
+         facts:dict|None=None, # How it was made, for the card: name -> value; `command` is what makes it again
          about:str|None=None, # What it is for, and whom a mistake hurts, for the card: Markdown
          thumbnails:int=120, # Of training pictures; 0 for none
          extras:dict|None=None # More files: name -> bytes
@@ -175,13 +177,14 @@ def ship(model, # `Probe`, `Learner` of `image_learner`, `Views` or `Ensemble`
     "Write a model as a bundle and load it back. FileExistsError where `path` holds something else."
     check_free(path)
     path,made = Path(path), exported(model)
+    title = title or path.name.replace('_', ' ').capitalize()
     if images is None and preds is not None and (preds.path/MANIFEST).exists():
         images = ImageSet.load(preds.path)
         images = images.replace(split=images.df.file.map(dict(zip(preds.df.file, preds.df.split))).fillna(images.df.split).astype(object))     # as the model had it
     parts = {}
     if preds is not None and thumbnails and (packed := pick_thumbnails(preds, made.classes, images, thumbnails)): parts[THUMBNAILS] = packed
     if images is not None and set(Credits(images).by_license) != {''}: parts['CREDITS.md'] = Credits(images).markdown().encode('utf-8', 'replace')
-    parts['model_card.md'] = model_card(made, title or path.name.replace('_', ' ').capitalize(), preds, calibration, images, facts, about).encode('utf-8', 'replace')
+    parts['model_card.md'] = model_card(made, title, preds, calibration, images, facts, about).encode('utf-8', 'replace')
     metrics = {} if preds is None else dict(metrics={s:e.to_dict() for s,e in _rates(preds).items()})
-    write_bundle(path, made, calibration, parts | (extras or {}), **metrics)
+    write_bundle(path, made, calibration, parts | (extras or {}), title=title, **metrics)
     return Classifier.load(path)

@@ -65,7 +65,7 @@ def requirements() -> str:
 
 def space(bundle:str|os.PathLike, # A bundle's folder
           path:str|os.PathLike, # Folder to make
-          title:str|None=None, # By default the bundle's name
+          title:str|None=None, # By default the bundle's own
           emoji:str='🔎', # What Spaces shows beside the title
           wheel:str|os.PathLike|None=None # Install lookalikes from this file instead of the package index
          ) -> Path:
@@ -73,7 +73,7 @@ def space(bundle:str|os.PathLike, # A bundle's folder
     clf,path = Classifier.load(bundle), Path(path)
     if path.exists() and not (path.is_dir() and ((path/'model/bundle.json').exists() or all(o.name.startswith('.') or o.name == 'README.md' for o in path.iterdir()))):
         raise FileExistsError(f"{show_name(path)}: exists and is not a Space; choose another folder")
-    title = title or clf.path.resolve().name.replace('_', ' ').capitalize()
+    title = title or clf.title
     name,wheel = ''.join(c if c.isascii() and c.isalnum() else '-' for c in title.lower()).strip('-') or 'classifier', None if wheel is None else Path(wheel)
     some = ', '.join(clf.classes[:12]) + (', …' if len(clf.classes) > 12 else '')
     plain = ' '.join(title.split())

@@ -443,3 +443,18 @@ def test_marks_for_a_tool_that_knows_all_and_one_that_knows_nothing(everything):
     loud = score(everything, {'dark': everything.df.file}).iloc[0]
     oddities = p.kind.isin(FAMILIES['oddity']).sum()
     assert loud.beside == len(p) - oddities - loud.planted and loud.flagged == len(everything)
+
+
+def test_credits_travel_with_the_pictures(sixty, tmp_path):
+    "A copy is its maker's, like the original; an invented picture is the library's; a set that says nothing goes on saying nothing."
+    images = sixty.replace(creator=[f'maker {i}' for i in range(len(sixty))], license='CC BY 4.0', page=[f'https://example.org/{i}' for i in range(len(sixty))])
+    by = dict(zip(images.df.file, images.df.creator))
+    s = plant(images, tmp_path/'new', {'exact_copy': 3, 'dark': 3, 'off_topic': 3, 'wrong_label': 3})
+    known, df = read_csv(s.path/'truth.csv').set_index('file'), ImageSet.load(s.path).df
+    for r in df.itertuples():
+        kind = known.kind[r.file]
+        want = ('lookalikes.draw', 'CC0-1.0', '') if kind == 'off_topic' else (by[known.was[r.file]], 'CC BY 4.0', 'https://example.org/' + by[known.was[r.file]].split()[1])
+        assert (r.creator, r.license, r.page) == want, (r.file, kind)
+    assert (df.creator == 'lookalikes.draw').sum() == 3
+    silent = plant(images.replace(creator='', license='', page=''), tmp_path/'silent', {'off_topic': 3})
+    assert set(silent.df.creator) == set(silent.df.license) == {''}

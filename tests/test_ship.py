@@ -571,8 +571,28 @@ def test_without_licences_the_card_says_so(tmp_path):
 def test_a_model_without_predictions(models, little, tmp_path):
     clf = ship(models['small probe'], tmp_path/'some_model')
     card = (clf.path/'model_card.md').read_text('utf-8')
+    assert clf.title == clf.info['title'] == 'Some model' and 'is not recorded.' in card
     assert '# Some model\n' in card and 'Nobody has measured it' in card and 'Not recorded.' in card and '%' not in card
     assert 'model-index' not in yaml.safe_load(card.split('---\n')[1]) and 'metrics' not in clf.info and THUMBNAILS not in clf.info['parts'] and 'CREDITS.md' not in clf.info['parts']
+
+
+def test_the_card_says_how_to_make_it_again():
+    preds = judged(n=40)
+    card = model_card(made(preds.classes), 'x', preds, facts={'seed': 7, 'command': 'lookalikes train <b>pictures</b>\n# --seed 7'})
+    *_, table_, again, code = card.strip().split('\n\n')
+    assert '| seed | 7 |' in table_ and 'command' not in table_ and again.startswith('To make it again')
+    assert code == f'    pip install lookalikes=={__version__}\n    lookalikes train <b>pictures</b> # --seed 7'
+    assert not text_of(card.split('---\n', 2)[2])[1]
+    wrong = Predictions.of(['a', 'b', 'c'], ['x', 'y', 'y'], np.array([[.1, .9], [.9, .1], [.9, .1]]), ['x', 'y'], 'test')
+    assert 'y called x (2 times); x called y (once).' in model_card(made(['x', 'y']), 'x', wrong)
+
+
+@pytest.mark.parametrize('said', [None, 3, '', ' ', ['x']])
+def test_a_bundle_is_called_after_its_folder_where_it_says_nothing(copy, said):
+    rewrite(copy, about(copy) | dict(title=said))
+    assert Classifier.load(copy).title == 'Model'
+    rewrite(copy, about(copy) | dict(title='Cats\n or dogs?'))
+    assert Classifier.load(copy).title == 'Cats or dogs?'
 
 
 def odd_predictions():

@@ -311,11 +311,11 @@ class Features:
     @cached_property
     def _where(self): return {f:i for i,f in enumerate(self.files)}
     def rows(self, files # Names
-            ) -> np.ndarray: # float32, `files` x features
+            ) -> np.ndarray: # float32, `files` x features; not to be written to, since it is no copy where the files stand together in this order
         "The embeddings of `files`; raises KeyError for one that has none."
-        missing = [f for f in files if f not in self._where]
-        if missing: raise KeyError(f"{missing[0]}: no embedding; it was not embedded, or could not be opened")
-        return self.X[[self._where[f] for f in files]]
+        at = np.array([self._where.get(f, -1) for f in files], int)
+        if (at < 0).any(): raise KeyError(f"{list(files)[int(np.argmax(at < 0))]}: no embedding; it was not embedded, or could not be opened")
+        return self.X[at[0]:at[-1]+1] if len(at) and (np.diff(at) == 1).all() else self.X[at]
 
 # %% ../nbs/parts/30_backbone.ipynb #1eaf7b52
 def on_gpu(device:str='auto' # 'auto', 'cpu' or 'cuda'

@@ -29,7 +29,11 @@ def signed_root(x # float array
                ) -> np.ndarray: # Same shape, float32
     "Power normalisation: the root of the size, with the sign (Perronnin et al., 2010); `ROOT_EPS` keeps its slope finite at 0."
     x = np.asarray(x, np.float32)
-    return np.sign(x)*(np.sqrt(np.abs(x) + np.float32(ROOT_EPS)) - np.float32(ROOT_EPS**.5))
+    out = np.abs(x, out=np.empty_like(x))        # in place from here on: each step of a formula would make another array, and `x` may be half a gigabyte
+    out += np.float32(ROOT_EPS)
+    np.sqrt(out, out=out)
+    out -= np.float32(ROOT_EPS**.5)
+    return np.copysign(out, x, out=out)
 
 def attach_head(graph:str|os.PathLike, # ONNX file from pixels to features, float32 batch x features
                 weight:np.ndarray, # classes x features

@@ -81,7 +81,7 @@ def outliers(images:ImageSet, # Usable pictures; copies grouped, so that they do
     k,n = min(k, max(1, len(set(group))//8)), len(df)
     if len(set(group)) < 8: return pd.DataFrame(dict(file=df.file.to_numpy(), score=0., flagged=False, evidence='too few pictures to compare with'))
     X = signed_root(features.rows(df.file))
-    X /= np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-12)
+    for i in range(0, n, 2**12): X[i:i+2**12] /= np.maximum(np.linalg.norm(X[i:i+2**12], axis=1, keepdims=True), 1e-12)      # by pieces: `norm` makes two arrays of the size of its own
     small = compressed(X, seed)                          # to find the neighbours by; how far they are is asked of the features themselves
     a,b,_ = neighbours(small, small, k+9)
     a,b = (o[group[a] != group[b]] for o in (a, b))

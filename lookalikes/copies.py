@@ -350,14 +350,14 @@ class Copies:
         return pd.concat([p.rename(columns=dict(a=x, b=y)) for x,y in (('file','other'), ('other','file'))])[['file','kind','score','evidence','other']].sort_values(['kind','score','file'], ascending=[True,False,True], ignore_index=True)
 
 # %% ../nbs/parts/36_copies.ipynb #8ee47396
-def _near(thumbs, hashes, X, seed, nearby, deal):
-    "Verified pairs among all rows, smaller row first, and what `verify` says of them."
-    n,left,known,pairs,judged = len(thumbs), np.arange(len(thumbs)), np.zeros(0, np.int64), [], []
+def _near(thumbs, rows, hashes, X, seed, nearby, deal):
+    "Verified pairs among `rows` of `thumbs`, as places in `rows`, the smaller first; and what `verify` says of them. `hashes` and `X` are of `rows` alone."
+    n,left,known,pairs,judged = len(rows), np.arange(len(rows)), np.zeros(0, np.int64), [], []
     while True:
         new = left[nearby(hashes[left], None if X is None else X[left], seed)]
         new = new[~np.isin(new @ [n, 1], known)]
         known = np.concatenate([known, new @ [n, 1]])
-        judged.append(_verified(thumbs, new, deal))
+        judged.append(_verified(thumbs, rows[new], deal))
         pairs.append(new[judged[-1].index])
         cluster = _connected(n, np.concatenate(pairs))
         if not len(pairs[-1]) or np.bincount(cluster).max() <= NEIGHBOURS: break
@@ -402,7 +402,7 @@ def find_copies(images:ImageSet, # Where to look: its rows that are not quaranti
     row = pd.Series(range(len(measures)), index=measures.files)[one].to_numpy(int)
     plain = _plain(measures.numbers.iloc[row])
     busy,even = row[~plain], row[plain]
-    pairs,judged = _near(measures.thumbs[busy], measures.hashes[busy], None if features is None else compressed(features.rows(measures.files[busy]), seed), seed, nearby, deal)
+    pairs,judged = _near(measures.thumbs, busy, measures.hashes[busy], None if features is None else compressed(features.rows(measures.files[busy]), seed), seed, nearby, deal)
     table = lambda at,score,evidence: pd.DataFrame(dict(a=measures.files[at[:, 0]], b=measures.files[at[:, 1]], kind='near', score=score, evidence=evidence), dtype=object)
     near = table(busy[pairs], (judged.agreeing/judged.detailed).to_numpy(), [_say(o) for o in judged.itertuples()])
     same = table(_equal_colours(measures.numbers, even), 1., 'both are one even colour, the same')

@@ -58,7 +58,7 @@ class Ray:
         try:
             _knock(address)
             with _hushed(): ray.init(**own, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, OSError, RuntimeError, ValueError) as e: raise ConnectionError(f"Ray at {address or 'this machine'}: {' '.join(str(e).split())[:200]}") from None
+        except Exception as e: raise ConnectionError(f"Ray at {address or 'this machine'}: {' '.join(str(e).split())[:200]}") from None
         for name in ('ray.data','ray'): logging.getLogger(name).setLevel(logging.ERROR)
         _started[:] = [self]
         return self

@@ -126,6 +126,12 @@ def test_broken_pictures_have_no_row(network, files):
     with pytest.raises(KeyError, match='a/0100.png'): f.rows(['a/0000.png', 'a/0100.png'])
 
 
+def test_rows_in_order_are_no_copy(network, files):
+    f = network.fresh(files)[1]
+    assert np.shares_memory(f.rows(f.files), f.X) and np.array_equal(f.rows(f.files[5:9]), f.X[5:9])
+    for at in [8, 7, 6], [3, 5], [4, 4], []: assert np.array_equal(f.rows(f.files[at]), f.X[at]) and not np.shares_memory(f.rows(f.files[at]), f.X)
+
+
 def test_no_picture_at_all(network, tmp_path):
     (tmp_path/'a').mkdir()
     (tmp_path/'a/1.png').write_text('Forbidden')

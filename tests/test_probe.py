@@ -2,15 +2,18 @@
 import json
 import random
 import shutil
+import threading
 import time
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from lookalikes import probe as probe_module
 from lookalikes.backbone import Backbone, Features
-from lookalikes.classifier import BundleError, Classifier
+from lookalikes.classifier import BundleError, Classifier, signed_root
 from lookalikes.imageset import ImageSet
 from lookalikes.predictions import Predictions, predict
 from lookalikes.probe import cross_validate, fit_probe, learning_curve
@@ -50,6 +53,54 @@ def test_noise_is_not_learnt():
     rng = np.random.default_rng(1)
     cv = cross_validate(images.replace(label=rng.permutation(images.df.label)), features=f)
     assert .55 < cv.errors.rate < .78
+
+
+@pytest.mark.parametrize('size, at_once', [(0, 6), (10, 6), (40, 2), (100, 1), (1000, 1)])
+def test_as_many_at_once_as_there_is_room_for(monkeypatch, size, at_once):
+    "A copy of a large set for each of 64 cores would be more than the machine has."
+    monkeypatch.setattr(probe_module, 'n_cores', lambda: 6)
+    monkeypatch.setattr(probe_module, 'ROOM', 100)
+    lock, now, most = threading.Lock(), [0], [0]
+    def job(i):
+        with lock: now[0] += 1; most[0] = max(most[0], now[0])
+        time.sleep(.02)
+        with lock: now[0] -= 1
+        return i
+    assert probe_module._together([lambda i=i: job(i) for i in range(12)], size) == list(range(12)) and most[0] == at_once
+
+
+def test_a_large_set_is_not_copied_for_each_fold(monkeypatch):
+    "100,000 pictures are half a gigabyte of features: besides them and their roots there are the copies that two fits learn from."
+    images, f = clusters(6000, dim=128, spread=.5)
+    monkeypatch.setattr(probe_module, 'n_cores', lambda: 2)
+    monkeypatch.setattr(probe_module, 'STRENGTHS', (1e-3,)*3)
+    once = cross_validate(images, features=f).df        # loads what is loaded once
+    tracemalloc.start()
+    try:
+        again = cross_validate(images, features=f).df
+        most = tracemalloc.get_traced_memory()[1]
+    finally: tracemalloc.stop()
+    assert most < 6*f.X.nbytes, f'{most/f.X.nbytes:.1f} times the features'
+    pd.testing.assert_frame_equal(once, again)
+
+
+@pytest.mark.parametrize('n', [2, 1024, 1025, 3000])
+def test_scaled_by_pieces_as_in_one(n):
+    X = np.random.default_rng(n).standard_normal((n, 40), dtype=np.float32)
+    X[:, 3], X[:, 4] = 0, 7
+    kept = X.copy()
+    mean, scale = probe_module._scaling(X)
+    root = np.sqrt(X.std(0)+1e-6)
+    assert np.allclose(mean, X.mean(0)) and np.allclose(scale, root*np.sqrt(((X-mean)/root).var(0).mean()+1e-12), rtol=1e-5)
+    W, b = probe_module._fit(X, np.arange(n) % 2, 2, .01)
+    assert np.array_equal(X, kept) and np.isfinite(W).all() and np.isfinite(b).all()       # scaled was a copy
+
+
+def test_rooted_as_the_formula_says():
+    x = np.array([[-4, -1e-9, 0, 1e-9, .25], [1e6, -1e6, 1, -1, 0]], np.float32)
+    kept = x.copy()
+    assert np.allclose(signed_root(x), np.sign(x)*(np.sqrt(np.abs(x)+.01)-.1), atol=1e-7) and np.array_equal(x, kept)
+    assert signed_root(x).dtype == np.float32 and float(signed_root(2.25)) == pytest.approx(2.26**.5-.1, rel=1e-6)
 
 
 def test_same_seed_same_numbers():

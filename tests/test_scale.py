@@ -654,6 +654,15 @@ def test_nobody_answers(address):
     assert address in r.stdout and 'refused' in r.stdout and time.monotonic()-begun < 60, r.stdout+r.stderr
 
 
+def test_a_node_that_does_not_come_up(monkeypatch):
+    "On a machine that is too busy Ray gives up with a bare Exception; whoever called hears where, in one line."
+    ray = pytest.importorskip('ray')
+    def never(**kw): raise Exception('The current node timed out during startup.\n  See the logs.')
+    monkeypatch.setattr(ray, 'is_initialized', lambda: False)
+    monkeypatch.setattr(ray, 'init', never)
+    with pytest.raises(ConnectionError, match='^Ray at this machine: The current node timed out during startup. See the logs.$'): Ray(workers=2).start()
+
+
 def test_nothing_of_ray_is_left(two):
     "The last of these tests: Ray is stopped, and everything that it had started has ended."
     import ray

@@ -267,6 +267,8 @@ def verify(thumbs:np.ndarray, # uint8, pictures x side x side
     i = i[at]
     found[:, i],larger[i],mirrored[i],frames[i],same[i] = votes, how[:, 0], how[:, 1], W, True
     wide,high = np.linalg.norm(frames[:, :2, 0], axis=1), np.linalg.norm(frames[:, :2, 1], axis=1)
+    over = wide*high > 1     # a window of nearly everything may be found from the wrong side, and then grow beyond its frame
+    larger[over],wide[over],high[over] = 1-larger[over], 1/wide[over], 1/high[over]
     return pd.DataFrame(dict(detailed=found[0], agreeing=found[1], larger=larger, mirrored=mirrored == 1, wide=wide, high=high, same=same))
 
 def _crops(thumbs, pairs, agree):

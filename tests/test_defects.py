@@ -139,7 +139,8 @@ def test_a_strength_is_as_asked(sixty, kind, amount, tmp_path):
 def test_the_manifest_says_nothing(everything):
     df = everything.df
     assert set(df.columns) == set(ImageSet(df, '.').df.columns) and set(df.status) == {'ok'}
-    assert all((df[c] == '').all() for c in ('group', 'sha256', 'reason', 'query', 'url', 'page', 'license', 'creator', 'retrieved')) and not df[['width', 'height']].any(axis=None)
+    assert all((df[c] == '').all() for c in ('group', 'sha256', 'reason', 'query', 'url', 'page', 'retrieved')) and not df[['width', 'height']].any(axis=None)
+    assert all(df[c].nunique() == 1 for c in ('license', 'creator'))      # whose they are, spoilt or not
     assert list(df.file) == sorted(df.file)
     assert all(re.fullmatch(r'(\w+)/\1_\d{4}\.jpg', f) and f.startswith(lab) for f, lab in zip(df.file, df.label))
 

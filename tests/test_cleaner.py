@@ -233,10 +233,10 @@ def test_many_pictures_quickly(tmp_path):
     "The tables behind ten thousand suspects, without a picture being opened."
     n = 10_000
     images = ImageSet(pd.DataFrame(dict(file=[f'c{i % 7}/{i}.jpg' for i in range(n)], label=[f'c{i % 7}' for i in range(n)])), tmp_path)
-    start = time.perf_counter()
+    start = time.process_time()
     q = Questions(Decisions(images), pd.DataFrame(dict(file=images.df.file, kind='dark', score=np.linspace(0, 1, n))))
     assert q.ordered(show='undecided')[0] == images.df.file[n-1] and q.progress() == (0, n) and len(q.scope(label='c3')) == len(range(3, n, 7))
-    assert time.perf_counter()-start < 3
+    assert time.process_time()-start < 3
 
 
 # A real JupyterLab in a real Chromium

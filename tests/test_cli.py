@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import troublesome as tr
+from conftest import worked
 from PIL import Image
 
 from lookalikes.cli import main
@@ -554,7 +555,6 @@ def test_draw(run, tmp_path):
 
 
 def test_demo(cache, bundle, tmp_path):
-    worked = lambda: sum(os.times()[2:4])   # processor seconds of child processes that have ended
     start = worked()
     r = subprocess.run(**shell('demo', '--out', tmp_path/'demo', '--json', capture_output=True, text=True))
     assert r.returncode == 0 and worked() - start < 2*60, r.stderr      # a minute of two cores that do nothing else

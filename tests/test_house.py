@@ -15,7 +15,7 @@ import zipfile
 from configparser import ConfigParser
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, worked
 from fastcore.docments import docments
 
 try: import tomllib
@@ -211,9 +211,6 @@ def test_notebooks_are_small():
 def test_no_pictures_in_git():
     pictures = [p.relative_to(ROOT).as_posix() for p in tracked() if p.suffix.lower() in {'.jpg', '.jpeg', '.png', '.webp', '.gif', '.heic', '.pkl', '.pth'}]
     assert not pictures, pictures
-
-
-def worked(): return sum(os.times()[2:4])    # processor seconds of child processes that have ended
 
 
 def median(code, n=5):

@@ -57,7 +57,7 @@ class Ray:
         own = dict(address=address) if address else dict(address='local', num_cpus=max(n_cores(), int((self.workers or 1)*self.cpus)), object_store_memory=2**28, include_dashboard=False)
         try:
             _knock(address)
-            with _hushed(): ray.init(**own, logging_level=logging.ERROR, log_to_driver=False)
+            with _hushed(): _init(own, again=not address)
         except Exception as e: raise ConnectionError(f"Ray at {address or 'this machine'}: {' '.join(str(e).split())[:200]}") from None
         for name in ('ray.data','ray'): logging.getLogger(name).setLevel(logging.ERROR)
         _started[:] = [self]
@@ -107,6 +107,15 @@ def _knock(address):
     "OSError when nobody listens at an address with a port: Ray would find out after minutes."
     host,_,port = (address or '').rpartition('://')[2].partition('/')[0].rpartition(':')
     if host and port.isdigit(): socket.create_connection((host.strip('[]'), int(port)), timeout=10).close()
+
+def _init(own, again):
+    "Start or join Ray; `again`: once more when its first start took longer than the 30 s that it allows, since by then the disk has been read."
+    import ray
+    try: ray.init(**own, logging_level=logging.ERROR, log_to_driver=False)
+    except Exception as e:              # Ray raises no narrower one
+        if not again or 'timed out during startup' not in str(e): raise
+        ray.shutdown()
+        ray.init(**own, logging_level=logging.ERROR, log_to_driver=False)
 
 @contextmanager
 def _hushed():

@@ -654,13 +654,24 @@ def test_nobody_answers(address):
     assert address in r.stdout and 'refused' in r.stdout and time.monotonic()-begun < 60, r.stdout+r.stderr
 
 
-def test_a_node_that_does_not_come_up(monkeypatch):
-    "On a machine that is too busy Ray gives up with a bare Exception; whoever called hears where, in one line."
+@pytest.mark.parametrize('late', [1, 9])
+def test_a_node_that_does_not_come_up(monkeypatch, late):
+    "On a machine that is too busy Ray gives up with a bare Exception: it is started once more; then whoever called hears where, in one line."
     ray = pytest.importorskip('ray')
-    def never(**kw): raise Exception('The current node timed out during startup.\n  See the logs.')
-    monkeypatch.setattr(ray, 'is_initialized', lambda: False)
-    monkeypatch.setattr(ray, 'init', never)
-    with pytest.raises(ConnectionError, match='^Ray at this machine: The current node timed out during startup. See the logs.$'): Ray(workers=2).start()
+    tries, cleared = [], []
+    def slow(**kw):
+        tries.append(kw)
+        if len(tries) <= late: raise Exception('The current node timed out during startup.\n  See the logs.')
+    for name, f in dict(is_initialized=lambda: False, init=slow, shutdown=lambda: cleared.append(1)).items(): monkeypatch.setattr(ray, name, f)
+    monkeypatch.setattr('lookalikes.engines._started', [])
+    if late == 1: Ray(workers=2).start()
+    else:
+        with pytest.raises(ConnectionError, match='^Ray at this machine: The current node timed out during startup. See the logs.$'): Ray(workers=2).start()
+    assert len(tries) == 2 and tries[0] == tries[1] and cleared == [1]
+    with pytest.raises(ConnectionError, match='nobody'):      # any other failure is told at once
+        monkeypatch.setattr(ray, 'init', lambda **kw: (_ for _ in ()).throw(Exception('nobody')))
+        Ray(workers=2).start()
+    assert cleared == [1]
 
 
 def test_nothing_of_ray_is_left(two):

@@ -115,7 +115,7 @@ def _init(own, again):
     except Exception as e:              # Ray raises no narrower one
         if not again or 'timed out during startup' not in str(e): raise
         ray.shutdown()
-        ray.init(**own, logging_level=logging.ERROR, log_to_driver=False)
+        _init(own, again=False)
 
 @contextmanager
 def _hushed():

@@ -2,7 +2,7 @@
 
     ray job submit --address http://127.0.0.1:8265 --working-dir examples/ray -- python embed.py s3://my-pictures/zoo s3://my-answers/zoo --workers 1584
 
-`pip install 'ray[default]'` on both sides: it holds the command and the dashboard that takes the job in. To try it on this machine,
+`pip install 'ray[default]'` on both sides: only that brings the dashboard, which takes jobs in. To try it on this machine,
 `ray start --head`, then the same command with two folders and `--workers 2`; and `ray stop`.
 
 Ends with the number of pictures, and with every failure counted by its reason. Stopped at any moment, the same command goes on.

@@ -169,10 +169,15 @@ def export_onnx(model, # Takes uint8 pixels, batch x size x size x 3
     import logging, torch
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # the exporter warns of its own deprecations
-        program = torch.onnx.export(model, (example,), dynamo=True, verbose=False, input_names=['pixels'], output_names=list(outputs),
-                                    dynamic_shapes=({0: torch.export.Dim('batch')},))
+    inplace = [m for m in model.modules() if getattr(m, 'inplace', False)]
+    for m in inplace: m.inplace = False     # the same graph in two thirds of the time: the exporter takes a `relu6_` apart, a `relu6` it knows
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # the exporter warns of its own deprecations
+            program = torch.onnx.export(model, (example,), dynamo=True, verbose=False, input_names=['pixels'], output_names=list(outputs),
+                                        dynamic_shapes=({0: torch.export.Dim('batch')},))
+    finally:
+        for m in inplace: m.inplace = True
     write_atomic(file, program.model_proto.SerializeToString())
 
 # %% ../nbs/parts/30_backbone.ipynb #cd443f56

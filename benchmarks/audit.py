@@ -81,7 +81,7 @@ def compare(args, command):
         before, found = used(), f(*o)
         cpu[name].append(used()-before)
         return found
-    with tempfile.TemporaryDirectory() as folder, machine.empty_cache():
+    with tempfile.TemporaryDirectory() as folder, machine.empty_cache(graphs=True):
         set_ = collect(args.photos.parent, args.n or 5000, Path(folder)/'set', args.side)
         n = sum(1 for _ in set_.rglob('*.jpg'))
         ours(set_, True)       # exports the network, warms the disk

@@ -242,7 +242,7 @@ def main(argv=None):
     words = [f"--{k} {' '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in vars(args).items() if k not in ('photos', 'out', 'peer') and v != ap.get_default(k)]
     command, start = ' '.join(['python benchmarks/copies.py', *words, *['--no-peer']*(not args.peer)]), time.time()
     args.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp, machine.empty_cache():
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp, machine.empty_cache(graphs=True):
         args.tmp = Path(tmp)
         for name in args.only:
             table = tables[name](args, command)

@@ -85,7 +85,7 @@ def main():
     logging.disable(logging.INFO)       # the peer's account of its steps
     facts = machine.facts('imagededup', 'usearch')
     folder = args.photos/'images' if (args.photos/'images').is_dir() else args.photos
-    with machine.empty_cache():
+    with machine.empty_cache(graphs=True):
         Backbone.named().graph()
         row, detail = compare(machine.pet_breeds(folder, args.n), args)
     machine.write(args.out, 'dedup', command, facts, [row], detail)

@@ -17,7 +17,7 @@ from lookalikes.train import image_learner
 def measure(args):
     "Seconds of an epoch, interleaved."
     images = machine.pet_breeds(args.photos, args.n or 400).split(valid=.2, seed=0)
-    with machine.empty_cache():
+    with machine.empty_cache(graphs=True):
         seconds, ours = machine.timed(lambda: image_learner(images, Backbone.named(size=args.size), probe=False, bs=args.batch_size, seed=0, progress=False))
         ours.remove_cb(KeepBest)    # examines the model once more before the first epoch, which a run of several shares
         theirs = peer_learner(images, args.size, args.batch_size)

@@ -85,7 +85,7 @@ def main():
         alone=dict(action='store_true', help='without fastai: only against the probe'),
         again=dict(action='store_true', help='measure what was measured before, too'))
     facts = machine.facts()
-    with machine.empty_cache():
+    with machine.empty_cache(graphs=True):
         Backbone.named().graph()     # exported once in a cache's life
         for seed in args.seeds:
             for name in args.sets:

@@ -55,7 +55,7 @@ def main():
     folder = args.photos/'images' if (args.photos/'images').is_dir() else args.photos
     images = machine.pet_breeds(folder, args.n).split(valid=.2, seed=args.seed)
     sides = dict(late_layers=lambda: ours(images, args, False), every_layer=lambda: ours(images, args, True), fastai=lambda: theirs(images, args))
-    with machine.empty_cache():
+    with machine.empty_cache(graphs=True):
         for f in sides.values(): f()
         found = {k: [] for k in sides}
         for i in range(args.repeats):

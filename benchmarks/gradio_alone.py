@@ -98,7 +98,7 @@ def main():
     os.environ |= dict(GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE='1')    # nobody outside is asked
     facts, images = machine.facts('gradio', 'gradio_client', 'fastapi', 'uvicorn'), machine.pet_breeds(args.photos, args.n)
     files = [images.path/f for f in images.df.file][:args.pictures]
-    with machine.empty_cache(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp:
+    with machine.empty_cache(graphs=True), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp:
         row, detail = measure(ship(fit_probe(images), Path(tmp)/'model').path, files, args)
     machine.write(args.out, 'gradio_alone', command, facts, [row], detail)
     machine.say(json.dumps(row, indent=1))

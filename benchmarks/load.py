@@ -58,7 +58,7 @@ def main():
     from lookalikes.ship import ship
     args, command = machine.arguments(__doc__.splitlines()[0], requests=dict(type=int, default=2000, help='in all, half of them good'), at_once=dict(type=int, default=50, help='under way at a time'))
     facts, images = machine.facts('fastapi', 'uvicorn'), machine.pet_breeds(args.photos, args.n)
-    with machine.empty_cache(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp:
+    with machine.empty_cache(graphs=True), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp:
         bundle = ship(fit_probe(images), Path(tmp)/'model').path
         bodies = [(images.path/f).read_bytes() for f in images.df.file[:100]]
         p = subprocess.Popen([sys.executable, '-c', SERVER, str(bundle)], stdout=subprocess.PIPE, text=True)

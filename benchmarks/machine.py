@@ -41,10 +41,14 @@ def pet_breeds(folder, n=None):
 
 
 @contextlib.contextmanager
-def empty_cache():
-    "A cache of the benchmark's own, so that nobody's is emptied and nothing in it comes from an earlier day."
-    before = os.environ.get('LOOKALIKES_CACHE')
+def empty_cache(graphs=False):
+    "A cache of the benchmark's own, so that nobody's is emptied and nothing in it comes from an earlier day; but for `graphs`, exported networks, where their export is in nobody's time."
+    from lookalikes.backbone import cache_dir
+    before, own = os.environ.get('LOOKALIKES_CACHE'), cache_dir()/'graphs'
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        if graphs and os.name == 'posix':
+            own.mkdir(parents=True, exist_ok=True)
+            (Path(folder)/'graphs').symlink_to(own)
         os.environ['LOOKALIKES_CACHE'] = folder
         try: yield Path(folder)
         finally:

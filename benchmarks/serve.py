@@ -133,7 +133,7 @@ def main():
     images = machine.pet_breeds(args.photos, args.n)
     files = [images.path/f for f in images.df.file][:args.pictures]
     bodies = [f.read_bytes() for f in files]
-    with machine.empty_cache(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp:
+    with machine.empty_cache(graphs=True), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp:
         bundle = ship(fit_probe(images), Path(tmp)/'model').path
         sides = {}
         try:

@@ -2,7 +2,8 @@
 
     python benchmarks/accuracy.py --photos ../shared/photos
 
-One cross-validation is one draw of the folds, so the same is repeated with other seeds: `mean_error` is over all of them.
+One cross-validation is one draw of the folds, so the same is repeated with other seeds: `mean_error` is over all of them. `seconds` are those of the
+command as its user waits for them: with an empty cache, but for the exported network.
 
 And what do unlooked-at search results do to such a number? `search_noise.csv` has the probe judged on them twice, always by the search's
 own labels: trained on other search results, and trained on clean photographs.
@@ -10,10 +11,11 @@ own labels: trained on other search results, and trained on clean photographs.
 import argparse, json, os, subprocess, sys, tempfile
 from pathlib import Path
 
+import machine
 import pandas as pd
 from photographs import BREED, SETS, photographs
 
-from lookalikes.backbone import embed
+from lookalikes.backbone import Backbone, embed
 from lookalikes.probe import cross_validate
 
 root = Path(__file__).resolve().parents[1]
@@ -29,15 +31,17 @@ def lookalikes(*args):
 def measure(name, photos, backbone, seeds):
     "A row of results."
     options = ['--fit', 'probe', '--folds', '5'] + ['--label-re', BREED]*(name == 'pet_breeds') + ['--backbone', backbone]*(backbone != 'efficientnet_lite0')
-    with tempfile.TemporaryDirectory() as tmp: found = lookalikes('train', photos/name, '--out', f'{tmp}/model', *options)
-    images = photographs(photos, name)
-    features = embed(images, backbone)
+    Backbone.named(backbone).graph()
+    with machine.empty_cache(graphs=True), tempfile.TemporaryDirectory() as tmp:
+        seconds, found = machine.timed(lambda: lookalikes('train', photos/name, '--out', f'{tmp}/model', *options))
+        images = photographs(photos, name)
+        features = embed(images, backbone)
     images = images.with_facts(features.facts).group_copies()
     rates = [cross_validate(images, 5, features=features, seed=s).errors.rate for s in seeds]
     e = found['folds']
     quoted = [f"'{o}'" if o == BREED else o for o in options]
     return dict(lesson=name, n=e['n'], classes=len(found['classes']), backbone=backbone, errors=e['errors'], error_rate=e['error_rate'], low=e['interval'][0],
-                high=e['interval'][1], mean_error=round(sum(rates)/len(rates), 6), seeds=len(seeds), command=' '.join(['lookalikes', 'train', name, '--out', 'MODEL', *quoted, '--json']))
+                high=e['interval'][1], mean_error=round(sum(rates)/len(rates), 6), seeds=len(seeds), seconds=round(seconds, 1), **machine.computer(), command=' '.join(['lookalikes', 'train', name, '--out', 'MODEL', *quoted, '--json']))
 
 
 def search_noise(photos):
@@ -66,7 +70,7 @@ if __name__ == '__main__':
     rows = [measure(n, args.photos, b, args.seeds) for b in args.backbones for n in SETS if (args.photos/n).is_dir()]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(args.out, index=False)
-    print(pd.DataFrame(rows).drop(columns='command').to_string(index=False))
+    print(pd.DataFrame(rows).drop(columns=['command', 'processor', 'cores']).to_string(index=False))
     if (args.photos/'search_noise').is_dir():
         noise = search_noise(args.photos)
         noise.to_csv(args.out.with_name('search_noise.csv'), index=False)

@@ -80,11 +80,16 @@ def _version(package):
     except PackageNotFoundError: return ''
 
 
+def computer():
+    "The processor and its cores, which a table of seconds must name."
+    return dict(processor=_processor(), cores=n_cores())
+
+
 def facts(*more):
     "What a ratio may depend on, and the versions of `more` packages than every benchmark notes. No host name and no path."
     load = round(os.getloadavg()[0], 2) if hasattr(os, 'getloadavg') else ''
     if load and load > n_cores()/4: say(f'others are at work here (load {load} on {n_cores()} cores): such ratios are not for publishing, a network over all cores suffers most')
-    return dict(processor=_processor(), cores=n_cores(), memory_gib=_memory(), device='cuda' if ON_GPU else 'cpu', accelerator=_accelerator() if ON_GPU else 'none used',
+    return dict(**computer(), memory_gib=_memory(), device='cuda' if ON_GPU else 'cpu', accelerator=_accelerator() if ON_GPU else 'none used',
                 os=f'{platform.system()} {platform.release()}', python=platform.python_version(),
                 # a machine that others use as well shows here
                 load_at_start=load,

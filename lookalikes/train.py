@@ -221,8 +221,8 @@ class Climb:
     "Where a ladder stands, for one split: what a rung is made from."
     images:ImageSet # Its train and valid pictures may be used
     backbone:Backbone # To begin with
-    larger:Backbone # To go on with
-    others:tuple # `Backbone`s, for an ensemble
+    larger:str|Backbone # To go on with
+    others:tuple # Names or `Backbone`s, for an ensemble
     augment:object # As `image_learner` takes it
     epochs:int
     lr:float|None
@@ -256,13 +256,13 @@ def _ensemble(c):
     kind,have = type(inner), {inner.backbone.name:inner}
     for m in c.made.values():
         if isinstance(m, kind): have.setdefault(m.backbone.name, m)
-    for b in c.others:
+    for b in map(Backbone.named, c.others):
         if b.name not in have: have[b.name] = fit_probe(c.images, b, seed=c.seed) if kind is Probe else c.tuned(b, f'ensemble {b.name}')
     return Ensemble([Views(m, best.crops) if isinstance(best, Views) else m for m in have.values()])
 
 STEPS = {'probe': lambda c: fit_probe(c.images, c.backbone, seed=c.seed),
          'fine-tuned': lambda c: c.tuned(c.backbone, 'fine-tuned'),
-         'larger network': lambda c: c.tuned(c.larger, 'larger network') if isinstance(c.made[c.best], Learner) else fit_probe(c.images, c.larger, seed=c.seed),
+         'larger network': lambda c: c.tuned(Backbone.named(c.larger), 'larger network') if isinstance(c.made[c.best], Learner) else fit_probe(c.images, c.larger, seed=c.seed),
          'larger pictures': _larger_pictures,
          'several views': lambda c: Views(c.made[c.best]),
          'ensemble': _ensemble}
@@ -354,7 +354,9 @@ def ladder(images:ImageSet, # Usable pictures
     "Climb: each rung judged on pictures held out, compared with the best so far, and built upon only where it made significantly fewer errors."
     steps = steps if isinstance(steps, dict) else {s:_step(s) for s in steps}
     images = images.ok.where(images.ok.df.label != '')
-    first,second,rest = Backbone.named(backbone), Backbone.named(larger), tuple(Backbone.named(o) for o in others)
+    first = Backbone.named(backbone)
+    second = Backbone.named(larger) if 'larger network' in steps else larger            # weights that are missing are told before the climb, and those that no rung needs are not asked for
+    rest = tuple(Backbone.named(o) if 'ensemble' in steps else o for o in others)
     def climb(part, seed, k): return Climb(part, first, second, rest, augment, epochs, lr, seed or 0, None if folder is None else Path(folder)/f'seed{seed}-part{k}', more | dict(progress=progress))
     climbs = [[climb(part, s, k) for k,part in enumerate(_partitions(images, folds, s))] for s in seeds]
     rungs,idle = [], 0

@@ -262,7 +262,7 @@ def _ensemble(c):
 
 STEPS = {'probe': lambda c: fit_probe(c.images, c.backbone, seed=c.seed),
          'fine-tuned': lambda c: c.tuned(c.backbone, 'fine-tuned'),
-         'larger network': lambda c: c.tuned(Backbone.named(c.larger), 'larger network') if isinstance(c.made[c.best], Learner) else fit_probe(c.images, c.larger, seed=c.seed),
+         'larger network': lambda c: c.tuned(c.larger, 'larger network') if isinstance(c.made[c.best], Learner) else fit_probe(c.images, c.larger, seed=c.seed),
          'larger pictures': _larger_pictures,
          'several views': lambda c: Views(c.made[c.best]),
          'ensemble': _ensemble}
@@ -355,9 +355,9 @@ def ladder(images:ImageSet, # Usable pictures
     steps = steps if isinstance(steps, dict) else {s:_step(s) for s in steps}
     images = images.ok.where(images.ok.df.label != '')
     first = Backbone.named(backbone)
-    second = Backbone.named(larger) if 'larger network' in steps else larger            # weights that are missing are told before the climb, and those that no rung needs are not asked for
-    rest = tuple(Backbone.named(o) if 'ensemble' in steps else o for o in others)
-    def climb(part, seed, k): return Climb(part, first, second, rest, augment, epochs, lr, seed or 0, None if folder is None else Path(folder)/f'seed{seed}-part{k}', more | dict(progress=progress))
+    if 'larger network' in steps: larger = Backbone.named(larger)       # weights that are missing are told before the climb, those that no rung needs are not asked for
+    if 'ensemble' in steps: others = tuple(map(Backbone.named, others))
+    def climb(part, seed, k): return Climb(part, first, larger, others, augment, epochs, lr, seed or 0, None if folder is None else Path(folder)/f'seed{seed}-part{k}', more | dict(progress=progress))
     climbs = [[climb(part, s, k) for k,part in enumerate(_partitions(images, folds, s))] for s in seeds]
     rungs,idle = [], 0
     for name,step in steps.items():

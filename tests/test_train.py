@@ -132,13 +132,13 @@ def test_ladder_over_folds_and_seeds(images, small):
     with pytest.raises(ValueError, match='no rung'): ladder(none, ('stairs',))
 
 
-def test_weights_that_no_rung_needs(images, small):
+@pytest.mark.parametrize('rung, network', [('larger network', 'efficientnet_lite2'), ('ensemble', 'efficientnet_lite1')])
+def test_weights_that_no_rung_needs(images, small, monkeypatch, rung, network):
     "A network that is not installed stops a climb before it begins, and only one that has a rung for it."
     from lookalikes import backbone
-    with pytest.MonkeyPatch.context() as m:
-        m.setitem(backbone._BUNDLED, 'efficientnet_lite2', ('no_such_package', *backbone._BUNDLED['efficientnet_lite2'][1:]))
-        assert ladder(images, ('probe', 'several views'), seeds=(None,), backbone=small, patience=None, progress=False).rungs
-        with pytest.raises(ImportError, match='no_such_package'): ladder(images, ('probe', 'larger network'), seeds=(None,), backbone=small, progress=False)
+    monkeypatch.setitem(backbone._BUNDLED, network, ('no_such_package', *backbone._BUNDLED[network][1:]))
+    assert ladder(images, ('probe', 'several views'), seeds=(None,), backbone=small, patience=None, progress=False).rungs
+    with pytest.raises(ImportError, match='no_such_package'): ladder(images, ('probe', rung), seeds=(None,), backbone=small, progress=False)
 
 
 def test_rungs_of_ones_own(images, small):

@@ -155,30 +155,68 @@ def pixels_model(body, prep:Preprocess):
         def __init__(self):
             super().__init__()
             self.body = body
-            self.register_buffer('mean', torch.tensor(prep.mean).view(1,3,1,1)*255)
-            self.register_buffer('std', torch.tensor(prep.std).view(1,3,1,1)*255)
-        def forward(self, pixels): return self.body((pixels.permute(0,3,1,2).float() - self.mean)/self.std)
+            self.register_buffer('pixel_mean', torch.tensor(prep.mean).view(1,3,1,1)*255)    # not `mean`: the exporter would have two things of that name
+            self.register_buffer('pixel_std', torch.tensor(prep.std).view(1,3,1,1)*255)
+        def forward(self, pixels): return self.body((pixels.permute(0,3,1,2).float() - self.pixel_mean)/self.pixel_std)
     return Pixels().eval()
 
-def export_onnx(model, # Takes uint8 pixels, batch x size x size x 3
-                size:int, # pixels
-                file:str|os.PathLike, # Where to
-                *outputs # Names of its results
-               ):
-    "Write `model` as one ONNX file whose batch size is free, atomically."
+def _traced(model, size, outputs):
+    "The graph of `model`, weights by the names they have in the model; seconds of work."
     import logging, torch
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     inplace = [m for m in model.modules() if getattr(m, 'inplace', False)]
     for m in inplace: m.inplace = False     # the same graph in two thirds of the time: the exporter takes a `relu6_` apart, a `relu6` it knows
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # the exporter warns of its own deprecations
-            program = torch.onnx.export(model, (example,), dynamo=True, verbose=False, input_names=['pixels'], output_names=list(outputs),
-                                        dynamic_shapes=({0: torch.export.Dim('batch')},))
+            return torch.onnx.export(model, (torch.zeros(2, size, size, 3, dtype=torch.uint8),), dynamo=True, verbose=False, optimize=False,
+                                     input_names=['pixels'], output_names=list(outputs), dynamic_shapes=({0: torch.export.Dim('batch')},))
     finally:
         for m in inplace: m.inplace = True
-    write_atomic(file, program.model_proto.SerializeToString())
+
+def _simplified(program):
+    program.optimize()
+    return program.model_proto.SerializeToString()
+
+def _filled(file, model, size):
+    "The graph kept in `file` with the weights of `model`; raises ValueError where it does not answer as the model does."
+    import onnx, onnx_ir, torch
+    proto,state = onnx.load(file), model.state_dict()
+    for o in proto.graph.initializer:
+        if o.name in state: o.raw_data = state[o.name].cpu().contiguous().numpy().tobytes()
+    graph = _simplified(torch.onnx.ONNXProgram(onnx_ir.from_proto(proto), None))
+    pixels = np.random.default_rng(0).integers(0, 256, (2,size,size,3), np.uint8)
+    with torch.inference_mode(): want = model(torch.from_numpy(pixels))
+    want = [o.numpy() for o in (want if isinstance(want, tuple) else (want,))]
+    for a,b in zip(onnx_session(graph).run(None, {'pixels': pixels}), want, strict=True):
+        if not np.abs(a-b).max() <= 1e-3*np.abs(b).max(): raise ValueError(f"{file}: the graph of another network")
+    return graph
+
+def _keep(proto, model, file):
+    "Keep a graph without the weights of `model`."
+    state = model.state_dict()
+    for o in proto.graph.initializer:
+        if o.name in state: o.ClearField('raw_data')
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, proto.SerializeToString())
+
+def export_onnx(model, # Takes uint8 pixels, batch x size x size x 3
+                size:int, # pixels
+                file:str|os.PathLike, # Where to
+                *outputs # Names of its results
+               ):
+    "Write `model` as one ONNX file whose batch size is free, atomically. Of networks that differ in their weights alone, only the first is traced."
+    import onnxscript, torch
+    shape = torch.__version__, onnxscript.__version__, size, outputs, repr(model), [(k, *v.shape, v.dtype) for k,v in model.state_dict().items()]
+    kept = cache_dir()/'graphs'/f'traced-{hashlib.sha256(repr(shape).encode()).hexdigest()[:24]}.onnx'
+    try: graph = _filled(kept, model, size)
+    except Exception: # none yet, damaged, or of a network that differs in what its description does not show
+        program = _traced(model, size, outputs)
+        try:
+            _keep(program.model_proto, model, kept)
+            graph = _filled(kept, model, size)      # so that it has the same bytes the first time
+        except Exception: graph = _simplified(program)  # nowhere to keep it, or a weight and a step of the graph share a name
+    write_atomic(file, graph)
 
 # %% ../nbs/parts/30_backbone.ipynb #cd443f56
 def _graph(self) -> Path:

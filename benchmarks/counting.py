@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import machine
 import numpy as np, pandas as pd, torch
 
 from lookalikes.backbone import DEFAULT, Backbone
@@ -31,7 +32,7 @@ def line(learn_from):
 
 def note(out, **row):
     "Put a row into the table, in the place of an earlier one of its kind."
-    row |= dict(command='python benchmarks/counting.py')
+    row |= dict(machine.computer(), command='python benchmarks/counting.py')
     old = read_csv(out) if out.exists() else pd.DataFrame(columns=list(row))
     new = pd.DataFrame([{k: str(v) for k, v in row.items()}])
     keep = old[(old[SAME] != new[SAME].iloc[0]).any(axis=1)]

@@ -12,6 +12,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import machine
 from photographs import photographs
 
 from lookalikes.backbone import Backbone
@@ -41,7 +42,7 @@ def main():
     if args.n: images = images.where((images.df.groupby('label').cumcount() < args.n).to_numpy())
     climbed = ladder(images, args.steps, args.folds, args.seeds, Backbone.named(size=args.size), augment=Augment(flip=args.lesson != 'guitars'), epochs=args.epochs, patience=None, progress=False)
     command = 'python benchmarks/ladder.py' + ''.join(f' --{k} {shlex.join(map(str, v if isinstance(v, list) else [v]))}' for k in ('lesson', 'n', 'seeds', 'folds', 'epochs', 'steps', 'size') if (v := getattr(args, k)) != ap.get_default(k))
-    table = climbed.table.reset_index().assign(command=command)
+    table = climbed.table.reset_index().assign(**machine.computer(), command=command)
     args.out.mkdir(parents=True, exist_ok=True)
     write_atomic(args.out/('ladder.csv' if args.lesson == ap.get_default('lesson') else f'ladder_{args.lesson}.csv'), csv_text(table).encode())
     print(climbed, file=sys.stderr)

@@ -2,14 +2,9 @@
 
 Only what others wrote: the package itself is imported by each notebook anew.
 """
+import importlib
 import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')
-    import cleanlab.filter  # noqa: F401
-    import fastai.vision.all
-    import nbdev.test
-    import onnxruntime
-    import onnxscript
-    import sklearn.linear_model
-    import timm  # noqa: F401
+    for o in 'fastai.vision.all', 'timm', 'onnxruntime', 'onnxscript', 'sklearn.linear_model', 'cleanlab.filter', 'nbdev.test': importlib.import_module(o)

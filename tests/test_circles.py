@@ -1,5 +1,6 @@
 "Circles whose number is known, statistics that must find what was planted, and a benchmark that runs."
 import json
+import re
 import subprocess
 import sys
 import time
@@ -8,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from fastcore.nbio import read_nb
 
 from lookalikes.circles import CONTROLS, draw_circles
 from lookalikes.draw import circles
 from lookalikes.imageset import ImageSet
 from lookalikes.shortcuts import Shortcuts, cheats, control_matrix, fit_counter, measure, shortcuts
+from lookalikes.stats import wilson
 
 
 @pytest.mark.parametrize('control', CONTROLS)
@@ -139,3 +142,22 @@ def test_results_hold_what_the_lesson_says():
     assert (d.off.mean()[['equal_area', 'equal_perimeter']] < 2*d.off.mean()['equal_radius']).all()
     line = df[(df.experiment == '1-5') & (df.model == 'line on area')].groupby('tested_on').error_rate.mean()
     assert line['equal_radius'] < .01 and line['equal_area'] > .7
+
+
+def test_the_table_of_the_lesson_is_that_of_the_results():
+    models = {'line on area': ('line on area', ''), 'density, scaled': ('density', 'scale'), 'number, flips': ('number', 'flips'), 'classes, scaled': ('classes', 'scale'),
+              'classes, crop and zoom': ('classes', 'crop'), 'classes, flips': ('classes', 'flips')}
+    controls = {'': 'equal_radius', ', **equal area**': 'equal_area', ', **equal perimeter**': 'equal_perimeter', ', **random sizes**': 'random'}
+    df, seen = pd.read_csv(ROOT/'data/results/circles.csv', dtype=dict(tested_on=str)).fillna({'augment': ''}), 0
+    text, = [c.source for c in read_nb(ROOT/'nbs/04_counting_circles.ipynb').cells if c.source.startswith('| circles | who')]
+    for where, who, n, rate, bounds in re.findall(r'^\| (.+?) \| (.+?) \| ([\d,]+) \| (.+?) \| (.+?) \|$', text, re.M):
+        if 'published' in who: continue
+        who = next(k for k in models if who.startswith(k))
+        if where.startswith('1 to 5'): experiment, exam = '1-5', controls[where[6:]]
+        elif 'trained on' in where: experiment, exam = 'trained on 1, 2, 4, 5', where[0]
+        else: experiment, exam = where.replace(' to ', '-'), 'equal_radius'
+        rows = df[(df.experiment == experiment) & (df.tested_on == exam) & (df.model == models[who][0]) & (df.augment == models[who][1])]
+        low, high = wilson(int(rows.errors.sum()), int(rows.n.sum()))
+        assert (n, rate, bounds) == (f'{rows.n.sum():,}', f'{rows.errors.sum()/rows.n.sum():.1%}'.replace('%', ' %'), f'{100*low:.1f} to {100*high:.1f} %'), (where, who)
+        seen += 1
+    assert seen == 29

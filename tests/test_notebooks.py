@@ -14,9 +14,10 @@ FORKS = 'forkserver' in multiprocessing.get_all_start_methods() and sys.platform
 
 
 @pytest.fixture(scope='module')
-def processes():
-    context = multiprocessing.get_context('forkserver' if FORKS else 'spawn')
-    if FORKS:
+def processes(request):
+    forks = FORKS and sum(o.path == request.path for o in request.session.items) > 3     # for fewer it does not pay
+    context = multiprocessing.get_context('forkserver' if forks else 'spawn')
+    if forks:
         from multiprocessing import forkserver
         context.set_forkserver_preload(['warm'])
         with pytest.MonkeyPatch.context() as m:     # before Python 3.13 a fork server does not learn where its parent looks for modules

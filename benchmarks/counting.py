@@ -36,7 +36,7 @@ def note(out, **row):
     old = read_csv(out) if out.exists() else pd.DataFrame(columns=list(row))
     new = pd.DataFrame([{k: str(v) for k, v in row.items()}])
     keep = old[(old[SAME] != new[SAME].iloc[0]).any(axis=1)]
-    write_atomic(out, csv_text(pd.concat([keep, new])).encode())
+    write_atomic(out, csv_text(pd.concat([keep, new]).fillna('')).encode())
     print(*row.values(), flush=True)
 
 

@@ -383,21 +383,20 @@ def test_processes_that_make_a_cache_at_once(tmp_path):
         with sqlite3.connect(tmp_path/f'{i}.sqlite') as db: assert db.execute('select count(*) from features').fetchone() == (3,)
 
 
-class Toy:
+def toy(seed=0, slope=2.):
     "A network whose weights, and whose slope, can be told; the slope is in nothing that describes it."
-    def __new__(cls, seed=0, slope=2.):
-        import torch
-        class Net(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.conv, self.norm, self.last = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 3)
-            def forward(self, x): return self.last((self.norm(self.conv(x.permute(0, 3, 1, 2)/255))*slope).mean((2, 3)))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            net = Net()
-            for o in net.norm.parameters(): torch.nn.init.uniform_(o, .5, 2)
-            torch.nn.init.uniform_(net.norm.running_mean)
-        return net.eval()
+    import torch
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.last = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 3)
+        def forward(self, x): return self.last((self.norm(self.conv(x.permute(0, 3, 1, 2)/255))*slope).mean((2, 3)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = Net()
+        for o in net.norm.parameters(): torch.nn.init.uniform_(o, .5, 2)
+        torch.nn.init.uniform_(net.norm.running_mean)
+    return net.eval()
 
 
 def off(file, net):
@@ -417,7 +416,7 @@ def traced(monkeypatch, tmp_path):
 
 
 def test_networks_that_differ_in_weights_alone_are_traced_once(traced, tmp_path):
-    first, second = nets = Toy(0), Toy(1)
+    first, second = nets = toy(0), toy(1)
     for name, net in zip('abc', [*nets, first]):
         bb.export_onnx(net, 16, tmp_path/f'{name}.onnx', 'scores')
         assert off(tmp_path/f'{name}.onnx', net) < 1e-5
@@ -429,7 +428,7 @@ def test_networks_that_differ_in_weights_alone_are_traced_once(traced, tmp_path)
 
 @pytest.mark.parametrize('harm', [lambda b: b'', lambda b: b[:-100], lambda b: b[:len(b)//2] + bytes(50) + b[len(b)//2+50:], lambda b: b'not a graph'])
 def test_a_kept_graph_that_is_damaged(traced, tmp_path, harm):
-    net = Toy()
+    net = toy()
     bb.export_onnx(net, 16, tmp_path/'a.onnx', 'scores')
     kept, = (tmp_path/'cache'/'graphs').iterdir()
     kept.write_bytes(harm(kept.read_bytes()))
@@ -439,14 +438,14 @@ def test_a_kept_graph_that_is_damaged(traced, tmp_path, harm):
 
 def test_a_network_that_looks_like_another(traced, tmp_path):
     for slope in (2., 3.):
-        bb.export_onnx(net := Toy(slope=slope), 16, tmp_path/'a.onnx', 'scores')
+        bb.export_onnx(net := toy(slope=slope), 16, tmp_path/'a.onnx', 'scores')
         assert off(tmp_path/'a.onnx', net) < 1e-5
     assert len(traced) == 2
 
 
 def test_nowhere_to_keep_a_graph(traced, tmp_path):
     (tmp_path/'cache').write_bytes(b'a file')
-    bb.export_onnx(net := Toy(), 16, tmp_path/'a.onnx', 'scores')
+    bb.export_onnx(net := toy(), 16, tmp_path/'a.onnx', 'scores')
     assert off(tmp_path/'a.onnx', net) < 1e-5
 
 

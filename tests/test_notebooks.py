@@ -26,10 +26,10 @@ def processes(request):
     return context
 
 
-def execute(nb, folder, env, said):
-    "Run a notebook as `nbdev-test` does, with what it says in a file."
-    with open(os.devnull) as nothing, open(said, 'w') as f:
-        for old, new in (0, nothing), (1, f), (2, f): os.dup2(new.fileno(), old)
+def execute(nb, folder, env, out, err):
+    "Run a notebook as `nbdev-test` does, with what it says in two files."
+    for old, name, mode in (0, os.devnull, 'r'), (1, out, 'w'), (2, err, 'w'):
+        with open(name, mode) as f: os.dup2(f.fileno(), old)
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
@@ -42,12 +42,13 @@ def execute(nb, folder, env, said):
 def test_notebook(nb, scratch, tmp_path, processes):
     # What the notebooks store and assert belongs to the drawn twins, so real photographs are out of sight here.
     env = {k: v for k, v in os.environ.items() if k != 'LOOKALIKES_PHOTOS'} | dict(LOOKALIKES_OFFLINE='1')  # the web answers differently each day
-    p = processes.Process(target=execute, args=(nb, str(scratch), env, said := tmp_path/'said.txt'))
+    said = [tmp_path/'out.txt', tmp_path/'err.txt']
+    p = processes.Process(target=execute, args=(nb, str(scratch), env, *said))
     p.start()
     p.join(840)
     late = p.is_alive()
     p.kill()
     p.join()
-    text = said.read_text(errors='replace') if said.exists() else ''
-    assert p.exitcode == 0, f'{nb}{": still running" if late else ""}:\n{text[-8000:]}'
-    assert text.count(f'\n{nb.split("/")[-1]}: ') == 1, text
+    out, err = (o.read_text(errors='replace') if o.exists() else '' for o in said)
+    assert p.exitcode == 0, f'{nb}{": still running" if late else ""}:\n{out[-2000:]}\n{err[-6000:]}'
+    assert out.splitlines()[1:] and all(o.startswith(f'{nb.split("/")[-1]}: ') for o in out.splitlines()[1:]), out

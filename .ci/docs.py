@@ -4,6 +4,9 @@ Both read _quarto.yml and the notebooks as nbdev processes them. What git does n
 list of parts, the social card, llms.txt and llms-ctx.txt.
 """
 import argparse
+import atexit
+import functools
+import gc
 import os
 import re
 import shutil
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import yaml
 from fastcore.nbio import read_nb
+from nbdev import processors
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 
@@ -125,7 +129,11 @@ def offline(cfg):
     "Render with smalldocs, and say on standard error what it has to say."
     try: from smalldocs.site import build
     except ImportError: raise SystemExit("smalldocs is missing: pip install -e '.[dev]', with Python 3.11 or newer; or use --quarto")
-    site = build(proc_nbs(n_workers=2), quiet=True)
+    processors.get_config = functools.cache(processors.get_config)      # it would read two files for each cell
+    gc.disable()
+    atexit.register(gc.unfreeze)    # before all others, so it comes last
+    site = build(proc_nbs(n_workers=0), quiet=True)     # two processes would take as long, as each imports torch and its kin
+    gc.freeze()     # each notebook's shell collects garbage when this process ends, seventy times in vain
     for o in site.warnings:
         if not QUARTO_ONLY.match(o): print('warning:', o, file=sys.stderr)
     shutil.rmtree(cfg.doc_path, ignore_errors=True)

@@ -174,6 +174,8 @@ def _traced(model, size, outputs):
     finally:
         for m in inplace: m.inplace = True
 
+def _noise(size): return np.random.default_rng(0).integers(0, 256, (2,size,size,3), np.uint8)     # two pictures to try a network on
+
 def _simplified(program):
     program.optimize()
     return program.model_proto.SerializeToString()
@@ -185,7 +187,7 @@ def _filled(file, model, size):
     for o in proto.graph.initializer:
         if o.name in state: o.raw_data = state[o.name].cpu().contiguous().numpy().tobytes()
     graph = _simplified(torch.onnx.ONNXProgram(onnx_ir.from_proto(proto), None))
-    pixels = np.random.default_rng(0).integers(0, 256, (2,size,size,3), np.uint8)
+    pixels = _noise(size)
     with torch.inference_mode(): want = model(torch.from_numpy(pixels))
     want = [o.numpy() for o in (want if isinstance(want, tuple) else (want,))]
     for a,b in zip(onnx_session(graph).run(None, {'pixels': pixels}), want, strict=True):
@@ -207,6 +209,8 @@ def export_onnx(model, # Takes uint8 pixels, batch x size x size x 3
                ):
     "Write `model` as one ONNX file whose batch size is free, atomically. Of networks that differ in their weights alone, only the first is traced."
     import onnxscript, torch
+    from lookalikes.trunk import folded
+    model = folded(model, torch.from_numpy(_noise(size)))       # half the layers, half the time that tracing takes
     shape = torch.__version__, onnxscript.__version__, size, outputs, repr(model), [(k, *v.shape, v.dtype) for k,v in model.state_dict().items()]
     kept = cache_dir()/'graphs'/f'traced-{hashlib.sha256(repr(shape).encode()).hexdigest()[:24]}.onnx'
     try: graph = _filled(kept, model, size)

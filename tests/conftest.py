@@ -1,10 +1,16 @@
+import gc
 import json
+import multiprocessing
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import pytest
 
 # Several test processes that each want every core are slower than one after the other; said before anything imports torch.
@@ -16,6 +22,17 @@ NOTEBOOKS = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT/'nbs').rglob('*
 
 
 def worked(): return sum(os.times()[2:4])    # processor seconds of child processes that have ended
+
+
+gc.disable()    # until all tests are imported, and torch with them
+
+
+def pytest_collection_finish():
+    gc.freeze()     # what was imported stays: to look through it again and again takes a tenth of the time that tests take
+    gc.enable()
+
+
+def pytest_unconfigure(): gc.unfreeze()     # extensions count what is left at the end
 
 
 def pytest_collection_modifyitems(items): items.sort(key=lambda o: o.path.name == 'test_notebooks.py')
@@ -63,6 +80,58 @@ def photos():
     path = Path(os.environ.get('LOOKALIKES_PHOTOS') or ROOT.parent/'shared'/'photos')
     if not path.is_dir(): pytest.skip(f'no real photographs: {os.path.relpath(path, ROOT)} is missing (set LOOKALIKES_PHOTOS)')
     return path
+
+
+class Warm:
+    """Notebooks, scripts and code in processes of their own, forked from one that has imported torch and its kin (warm.py).
+
+    Where nobody forks or for a few of them it does not pay, each imports what it needs.
+    """
+    def __init__(self, forks, notes):
+        self.context, self.notes, self.n = multiprocessing.get_context('forkserver' if forks else 'spawn'), notes, 0
+        if forks:
+            from multiprocessing import forkserver
+            self.context.set_forkserver_preload(['warm'])
+            with pytest.MonkeyPatch.context() as m:     # before Python 3.13 a fork server does not learn where its parent looks for modules
+                m.setenv('PYTHONPATH', str(Path(__file__).parent), prepend=os.pathsep)
+                forkserver.ensure_running()
+
+    def start(self, target, what, cwd=ROOT, env=None):
+        "A process with `pid`, `exitcode` and `join`, and `out` and `err`, the files of what it says."
+        self.n += 1
+        out, err = (self.notes/f'{self.n}.{o}' for o in ('out', 'err'))
+        p = self.context.Process(target=target, args=(what, str(cwd), dict(os.environ if env is None else env), out, err))
+        p.start()
+        p.out, p.err = out, err
+        return p
+
+    def end(self, p, timeout=600):
+        "Wait for it, as subprocess.run does."
+        try:
+            p.join(timeout)
+            if p.is_alive(): raise subprocess.TimeoutExpired(p.name, timeout, *(o.read_text(errors='replace') for o in (p.out, p.err) if o.exists()))
+        finally: self.kill(p)
+        return subprocess.CompletedProcess(p.name, p.exitcode, *(o.read_text(encoding='utf-8', errors='replace') for o in (p.out, p.err)))
+
+    def kill(self, p):
+        "It, and what it has started."
+        if p.is_alive() and hasattr(os, 'killpg'):
+            try: os.killpg(p.pid, signal.SIGKILL)
+            except ProcessLookupError: pass     # it has no group yet
+        p.kill()
+        p.join()
+
+    def notebook(self, nb, timeout=600, **where):
+        return self.end(self.start(forked.notebook, nb, **where), timeout)
+
+    def python(self, *args, timeout=600, **where):
+        return self.end(self.start(forked.python, [*map(os.fspath, args)], **where), timeout)
+
+
+@pytest.fixture(scope='session')
+def warm(request, tmp_path_factory):
+    forks = 'forkserver' in multiprocessing.get_all_start_methods() and sys.platform == 'linux'     # elsewhere libraries may not survive a fork
+    return Warm(forks and sum('warm' in o.fixturenames for o in request.session.items) > 3, tmp_path_factory.mktemp('warm'))
 
 
 @pytest.fixture(scope='session')

@@ -15,10 +15,13 @@ from PIL import Image
 FOLDER = ROOT/'benchmarks'
 
 
-def run(*args):
-    r = subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
-    assert r.returncode == 0, f'{args}\n{r.stdout[-3000:]}\n{r.stderr[-3000:]}'
-    return r
+@pytest.fixture
+def run(warm):
+    def go(*args):
+        r = warm.python(*map(str, args))
+        assert r.returncode == 0, f'{args}\n{r.stdout[-3000:]}\n{r.stderr[-3000:]}'
+        return r
+    return go
 
 
 @pytest.fixture(scope='module')
@@ -54,7 +57,7 @@ def check_spread(figures, n):
     assert figures['median'] == pytest.approx(np.median(figures['each'])) and figures['low'] > 0
 
 
-def test_embed(drawn, tmp_path):
+def test_embed(drawn, tmp_path, run):
     run(FOLDER/'embed.py', '--photos', drawn, '--out', tmp_path, '--repeats', 2, '--sizes', 64, '--batch-sizes', 8)
     df, last = results(tmp_path, 'embed', drawn)
     row, detail = df.iloc[0], last['results'][0]
@@ -65,7 +68,7 @@ def test_embed(drawn, tmp_path):
     assert detail['error_same_pixels'] < 1e-3 and detail['error_files_max'] < .5
 
 
-def test_probe(drawn, tmp_path):
+def test_probe(drawn, tmp_path, run):
     run(FOLDER/'probe.py', '--photos', drawn, '--out', tmp_path, '--repeats', 1, '--fits', 1, '--size', 64, '--minutes', .001)
     df, last = results(tmp_path, 'probe', drawn)
     assert df.goal.tolist() == ['our error', '10 % error', 'fit_probe', 'cross_validate']
@@ -81,7 +84,7 @@ def test_probe(drawn, tmp_path):
         assert r.ratio == pytest.approx(r.peer_s/r.ours_s_median, rel=.01)
 
 
-def test_fetch(drawn, tmp_path):
+def test_fetch(drawn, tmp_path, run):
     "All sides but img2dataset, which has a Python of its own: LOOKALIKES_IMG2DATASET may name it."
     peer = os.environ.get('LOOKALIKES_IMG2DATASET')
     run(FOLDER/'fetch.py', '--photos', drawn, '--out', tmp_path, '--repeats', 2, '--copies', 1, 2, '--delay', .005, '--hosts', 1, '--at-a-time', 16,
@@ -102,7 +105,7 @@ def test_fetch(drawn, tmp_path):
     assert all(b/a == pytest.approx(r) for a, b, r in zip(s['ours']['each'], s['fastai']['each'], last['lists'][0]['ratio_each_round']['fastai']))
 
 
-def test_fetch_looks_at_what_was_kept(drawn):
+def test_fetch_looks_at_what_was_kept(drawn, run):
     "A copy is another file with the same pixels; a side that keeps too little, or other bytes, ends the benchmark."
     run('-c', """if True:
         import io, sys
@@ -126,7 +129,7 @@ def test_fetch_looks_at_what_was_kept(drawn):
         """, drawn)
 
 
-def test_results_are_added_to(tmp_path):
+def test_results_are_added_to(tmp_path, run):
     "A later run leaves what earlier ones wrote, also when it has another column."
     code = "import sys; sys.path.insert(0, 'benchmarks'); import machine; machine.write(sys.argv[1], 'q', 'c', {'cores': 2}, [%s], {})"
     for row in ("{'ratio': '1.50'}", "{'ratio': 2, 'size': 64}"): run('-c', code % row, tmp_path)
@@ -141,33 +144,33 @@ def test_says_where_photographs_are_missing(tmp_path):
     assert r.returncode == 2 and 'pet_breeds' in r.stderr and 'LOOKALIKES_PHOTOS' in r.stderr
 
 
-def test_epoch(drawn, tmp_path):
+def test_epoch(drawn, tmp_path, run):
     run(FOLDER/'epoch.py', '--photos', drawn, '--out', tmp_path, '--repeats', 1, '--size', 64, '--batch-size', 8, '--n', 20)
     df, last = results(tmp_path, 'epoch', drawn)
     row = df.iloc[0]
     assert row.n == 20 and row.ratio == pytest.approx(row.fastai_seconds/row.every_layer_seconds, rel=.1) and set(last['seconds']) == {'every_layer', 'late_layers', 'fastai'}
 
 
-def test_finetune(drawn, tmp_path):
+def test_finetune(drawn, tmp_path, run):
     run(FOLDER/'finetune.py', '--photos', drawn, '--out', tmp_path, '--sets', 'pet_breeds', '--seeds', 0, '--epochs', 1, '--peer-size', 64, '--table', tmp_path/'summary')
     df, last = results(tmp_path, 'finetune', drawn)
     row = df.iloc[0]
     assert (row.n, row.train) == (4, 12) and 0 <= row.errors <= 4 and 0 <= row.fastai_errors <= 4 and row.times_faster == pytest.approx(row.fastai_seconds/row.seconds, rel=.1)
 
 
-def test_views(drawn, tmp_path):
+def test_views(drawn, tmp_path, run):
     run(FOLDER/'views.py', '--photos', drawn, '--out', tmp_path, '--n', 300, '--classes', 6, '--repeats', 1)
     df, last = results(tmp_path, 'views', drawn)
     assert (df.pictures == 300).all() and len(df) > 8
 
 
-def test_heatmaps(tmp_path):
+def test_heatmaps(tmp_path, run):
     run(FOLDER/'heatmaps.py', '--lessons', 'cats_or_dogs', '--n', 8, '--explain', 2, '--out', tmp_path)
     row = pd.read_csv(tmp_path/'heatmaps.csv').iloc[0]
     assert row.n == 4 and 0 <= row.hits <= 4 and 0 < row.area < 1 and 0 <= row.sooner <= 4 and row.command == 'python benchmarks/heatmaps.py --n 8 --explain 2'
 
 
-def test_ladder(drawn, tmp_path):
+def test_ladder(drawn, tmp_path, run):
     "The folder stands in for the guitars."
     for f in (drawn/'pet_breeds'/'images').iterdir():
         to = tmp_path/'photos'/'guitars'/f.name.rsplit('_', 1)[0]/f.name
@@ -178,7 +181,7 @@ def test_ladder(drawn, tmp_path):
     assert list(df.rung) == ['probe', 'fine-tuned', 'several views'] and (df.n == 4).all() and df.command[0].startswith('python benchmarks/ladder.py --') and str(tmp_path) not in df.command[0]
 
 
-def test_dedup(drawn, tmp_path):
+def test_dedup(drawn, tmp_path, run):
     pytest.importorskip('imagededup', reason='imagededup is among the extra bench')
     run(FOLDER/'dedup.py', '--photos', drawn, '--out', tmp_path, '--repeats', 1)
     df, last = results(tmp_path, 'dedup', drawn)
@@ -191,7 +194,7 @@ def test_dedup(drawn, tmp_path):
     assert kinds['hashes']['mirrored'] == [1, 1] and kinds['imagededup']['mirrored'] == [1, 0]
 
 
-def test_gradio_alone(drawn, tmp_path):
+def test_gradio_alone(drawn, tmp_path, run):
     pytest.importorskip('gradio_client', reason='gradio is among the extra serve')
     run(FOLDER/'gradio_alone.py', '--photos', drawn, '--out', tmp_path, '--pictures', 6, '--at-once', 3, '--repeats', 2)
     df, last = results(tmp_path, 'gradio_alone', drawn)

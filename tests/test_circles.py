@@ -1,8 +1,6 @@
 "Circles whose number is known, statistics that must find what was planted, and a benchmark that runs."
 import json
 import re
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -127,10 +125,9 @@ def test_a_net_learns_and_repeats(head):
     assert np.array_equal(a(c), b(c)) and a.losses[-1] < .5*a.losses[0] and len(a(c)) == 600
 
 
-def test_the_benchmark_runs(tmp_path):
+def test_the_benchmark_runs(tmp_path, warm):
     (tmp_path/'photos/pet_breeds').mkdir(parents=True)
-    r = subprocess.run([sys.executable, 'benchmarks/circles.py', '--photos', tmp_path/'photos', '--out', tmp_path, '--repeats', '2', '--pictures', '240', '--figures', '4', '--sizes', '64'],
-                       cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+    r = warm.python('benchmarks/circles.py', '--photos', tmp_path/'photos', '--out', tmp_path, '--repeats', '2', '--pictures', '240', '--figures', '4', '--sizes', '64')
     assert r.returncode == 0, r.stderr[-3000:]
     df, last = pd.read_csv(tmp_path/'circles.csv'), json.loads((tmp_path/'circles.json').read_text())[-1]
     assert list(df.counts) == ['1-5', '45-50'] and (df.ratio > 10).all() and str(tmp_path) not in (tmp_path/'circles.json').read_text() and last['machine']['matplotlib']

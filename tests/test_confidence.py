@@ -1,8 +1,6 @@
 "Calibration, abstaining, label sets and strangers, where the truth is known because it was made."
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -327,10 +325,9 @@ def test_shipped_calibration(drawn, tmp_path):
     assert np.allclose([a['strangeness'] for a in answers], c.distance(test.features), atol=1e-3)
 
 
-def test_benchmark(photos, tmp_path):
+def test_benchmark(photos, tmp_path, warm):
     if not (photos/'chihuahua_or_muffin').is_dir(): pytest.skip('no photographs of chihuahuas and muffins')
-    r = subprocess.run([sys.executable, ROOT/'benchmarks/confidence.py', '--photos', photos, '--out', tmp_path, '--sets', 'chihuahua_or_muffin', '--n', '30', '--seeds', '0'],
-                       cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    r = warm.python(ROOT/'benchmarks/confidence.py', '--photos', photos, '--out', tmp_path, '--sets', 'chihuahua_or_muffin', '--n', '30', '--seeds', '0', env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert r.returncode == 0, r.stderr[-3000:]
     text = (tmp_path/'confidence.csv').read_text()
     assert str(photos) not in text and str(ROOT) not in text
@@ -340,9 +337,8 @@ def test_benchmark(photos, tmp_path):
     assert t.value['lookalike_extras against chihuahua_or_muffin', 'AUROC of distance'] > .9
 
 
-def test_when_to_finetune(tmp_path):
-    r = subprocess.run([sys.executable, ROOT/'benchmarks/when_to_finetune.py', '--out', tmp_path, *'--few 2 --many 3 --exam 2 --size 64 --epochs 1 --seeds 0'.split()],
-                       cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+def test_when_to_finetune(tmp_path, warm):
+    r = warm.python(ROOT/'benchmarks/when_to_finetune.py', '--out', tmp_path, *'--few 2 --many 3 --exam 2 --size 64 --epochs 1 --seeds 0'.split())
     assert r.returncode == 0, r.stderr[-3000:]
     t = pd.read_csv(tmp_path/'when_to_finetune.csv')
     assert len(t) == 12 and set(t.depth) == {'probe', 'late layers', 'every layer'} and set(t.n) == {4, 6} and t.p.isna().sum() == 4

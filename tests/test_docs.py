@@ -239,10 +239,10 @@ def test_front_page_is_the_readme():
     assert r.returncode == 0, r.stderr
 
 
-def test_the_readmes_python_runs(tmp_path):
+def test_the_readmes_python_runs(tmp_path, warm):
     "As somebody would paste it, with fewer pictures."
     code, = re.findall(r'^```python\n(.*?)^```', (ROOT/'README.md').read_text(encoding='utf-8'), re.M | re.S)
     few = code.replace('n=120', 'n=20')
     assert few != code
-    r = subprocess.run([sys.executable, '-c', f'import matplotlib; matplotlib.use("agg")\n{few}\nprint(clf(images.paths[0])["label"], (clf.path/"neighbours.npy").exists())'], cwd=tmp_path, capture_output=True, text=True)
+    r = warm.python('-c', f'import matplotlib; matplotlib.use("agg")\n{few}\nprint(clf(images.paths[0])["label"], (clf.path/"neighbours.npy").exists())', cwd=tmp_path)
     assert r.returncode == 0 and r.stdout.split()[-2] in ('impressionism', 'modernism') and r.stdout.split()[-1] == 'True', r.stderr

@@ -2,10 +2,9 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -78,38 +77,35 @@ def test_weights_out_of_reach(images, monkeypatch):
 
 
 @posix
-def test_killed_in_the_third_epoch(images, tmp_path):
+def test_killed_in_the_third_epoch(images, tmp_path, warm):
     "kill -9, the same command again: the bundle's weights are those of a run that was left in peace."
-    def start(out): return subprocess.Popen([sys.executable, '-c', COMMAND, 'train', images.path, '--out', tmp_path/out, '--fit', 'finetune', '--epochs', '5', '--size', '64', '-q', '--json'],
-                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    whole = start('whole')
-    out, err = whole.communicate(timeout=300)
-    assert whole.returncode == 0, err
+    def start(out): return warm.start(forked.python, ['-c', COMMAND, 'train', str(images.path), '--out', str(tmp_path/out), '--fit', 'finetune', '--epochs', '4', '--size', '64', '-q', '--json'])
+    whole = warm.end(start('whole'))
+    assert whole.returncode == 0, whole.stderr
     p, state = start('killed'), tmp_path/'.killed.training'/'whole'/'run0.pt'
     def epochs():
         try: return torch.load(state, weights_only=True)['done']
         except (OSError, EOFError, RuntimeError): return 0
     written = set()      # when: asked of the file system, since reading the state takes about as long as an epoch
-    while p.poll() is None and len(written) < 2:
+    while p.is_alive() and len(written) < 2:
         if state.exists(): written.add(state.stat().st_mtime_ns)
         time.sleep(.002)
-    os.killpg(p.pid, signal.SIGKILL)
-    p.communicate()
-    assert p.returncode == -signal.SIGKILL and 2 <= epochs() < 5
+    warm.kill(p)
+    assert p.exitcode == -signal.SIGKILL and 2 <= epochs() < 4
     assert not (tmp_path/'killed').exists()
-    again = start('killed')
-    assert again.communicate(timeout=300)[1] == '' and again.returncode == 0
+    again = warm.end(start('killed'))
+    assert again.stderr == '' and again.returncode == 0
     for part in ('weights.safetensors', 'head.safetensors'): assert (tmp_path/'killed'/part).read_bytes() == (tmp_path/'whole'/part).read_bytes(), part
     assert not (tmp_path/'.killed.training').exists()
 
 
-def test_command_with_folds(images, tmp_path):
+def test_command_with_folds(images, tmp_path, warm):
     "`--folds` judges every picture by a network fine-tuned without it; what the command prints, and what it leaves."
     bare = tmp_path/'pictures'
     for f, label in zip(images.df.file, images.df.label):
         (bare/label).mkdir(parents=True, exist_ok=True)
         (bare/label/f.replace('/', '_')).write_bytes((images.path/f).read_bytes())
-    r = subprocess.run([sys.executable, '-c', COMMAND, 'train', bare, '--out', tmp_path/'model', '--fit', 'finetune', '--epochs', '1', '--size', '64', '--folds', '2', '--no-mirror', '-q', '--json'], capture_output=True, text=True, timeout=300)
+    r = warm.python('-c', COMMAND, 'train', bare, '--out', tmp_path/'model', '--fit', 'finetune', '--epochs', '1', '--size', '64', '--folds', '2', '--no-mirror', '-q', '--json')
     assert r.returncode == 0 and r.stderr == '', r.stderr
     told = json.loads(r.stdout)
     assert told['folds']['n'] == told['n'] == len(images) and told['valid']['n'] == told['test']['n'] == len(images)//5

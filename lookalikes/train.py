@@ -27,12 +27,13 @@ from fastai.optimizer import Adam
 from fastai.torch_core import num_distrib
 
 from .backbone import DEFAULT, Backbone, _scratch, embed, export_onnx, pixels_model
-from .callbacks import Bfloat16, KeepBest, Resume, Seeded, Shared
+from .callbacks import Bfloat16, KeepBest, KeptMemory, Resume, Seeded, Shared
 from .calibration import softmax
 from .classifier import ROOT_EPS, Exported, Network, exported
 from .depthwise import has_matrix_unit, quicken
 from .heatmaps import Heatmap, answering, as_heatmap, class_index, grad_cam, heatmap, joint_heatmap, prepared
 from .imageset import ImageSet
+from .memory import memory_kept
 from .picture import ImageError, open_image
 from .pixels import decode, pixels_fit
 from .predictions import Predictions, predict
@@ -84,6 +85,7 @@ def _batches(images, prep, bs=64):
             except ImageError as e: log.warning('%s', e)
         if got: yield [f for f,_ in got], np.stack([x for _,x in got])
 
+@memory_kept()
 @torch.no_grad()
 def _answers(model, images, prep, device):
     "Names, and of their pictures logits (pictures x classes) and features (pictures x features), computed in float32."
@@ -156,7 +158,7 @@ def image_learner(images:ImageSet, # With a split: train and valid are used
     if probe and list(dls.vocab) != list(probe.classes): raise ValueError(f"the probe knows {len(probe.classes)} classes ({', '.join(probe.classes[:5])}, …), the pictures have {len(dls.vocab)} ({', '.join(list(dls.vocab)[:5])}, …); fit one on these pictures")
     weight = _weights(images.ok, list(dls.vocab)).to(dls.device) if balance else None
     loss = LabelSmoothingCrossEntropyFlat(eps=smooth, weight=weight) if smooth else CrossEntropyLossFlat(weight=weight)
-    own = [Seeded(seed), Shared(), KeepBest()] + ([MixedPrecision('bf16')] if gpu else [Bfloat16()] if has_matrix_unit() else [])
+    own = [Seeded(seed), Shared(), KeepBest()] + ([MixedPrecision('bf16')] if gpu else [KeptMemory()] + [Bfloat16()]*has_matrix_unit())
     if patience is not None: own.append(EarlyStoppingCallback('error_rate', comp=np.less, patience=patience))
     each = f' in each of {num_distrib()} processes' if num_distrib() > 1 else ''
     if folder is not None: own.append(Resume(folder, f'{b}, weights {b.weights[:8]}, pictures {_digest(images)}, batches of {dls.train.bs}{each}, seed {seed}, {augment}, smooth {smooth}, balance {balance}'))

@@ -151,6 +151,13 @@ def test_epoch(drawn, tmp_path, run):
     assert row.n == 20 and row.ratio == pytest.approx(row.fastai_seconds/row.every_layer_seconds, rel=.1) and set(last['seconds']) == {'every_layer', 'late_layers', 'fastai'}
 
 
+def test_memory(drawn, tmp_path, run):
+    run(FOLDER/'memory.py', '--photos', drawn, '--out', tmp_path, '--n', 20, '--repeats', 1, '--size', 64, '--batch-size', 8)
+    df, last = results(tmp_path, 'memory', drawn)
+    r = df.iloc[0]
+    assert r.kept_seconds > 0 and r.ratio == pytest.approx(last['seconds']['usual'][0]/last['seconds']['kept'][0], abs=.006) and r.usual_page_faults > 0
+
+
 def test_finetune(drawn, tmp_path, run):
     run(FOLDER/'finetune.py', '--photos', drawn, '--out', tmp_path, '--sets', 'pet_breeds', '--seeds', 0, '--epochs', 1, '--peer-size', 64, '--table', tmp_path/'summary')
     df, last = results(tmp_path, 'finetune', drawn)

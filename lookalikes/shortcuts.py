@@ -242,7 +242,7 @@ def _ink_of(pictures):
     return x[:,:,:1,:1]-x
 
 # %% ../nbs/04_counting_circles.ipynb #5b015918
-@memory_kept()
+@memory_kept()      # what a batch frees is there for the next: parts/memory
 def fit_counter(circles:Circles, # To learn from
                 head:str='density', # What the network says: 'classes' (one of the numbers seen), 'number', or 'density' (a map whose sum is the number)
                 augment:str='flips', # 'flips'; 'crop' (zoom in anywhere); 'scale' (zoom in or out, every circle kept)

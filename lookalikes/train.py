@@ -85,7 +85,7 @@ def _batches(images, prep, bs=64):
             except ImageError as e: log.warning('%s', e)
         if got: yield [f for f,_ in got], np.stack([x for _,x in got])
 
-@memory_kept()
+@memory_kept()      # what a batch frees is there for the next: parts/memory
 @torch.no_grad()
 def _answers(model, images, prep, device):
     "Names, and of their pictures logits (pictures x classes) and features (pictures x features), computed in float32."

@@ -1,4 +1,5 @@
 "What a process does that `warm` in conftest.py has forked, or started anew."
+import multiprocessing
 import os
 import runpy
 import sys
@@ -9,6 +10,7 @@ def settle(folder, env, out, err):
     if hasattr(os, 'setsid'): os.setsid()
     for old, name, mode in (0, os.devnull, 'r'), (1, out, 'w'), (2, err, 'w'):
         with open(name, mode) as f: os.dup2(f.fileno(), old)
+    multiprocessing.set_start_method(None, force=True)      # the default, and not that of the process it was forked from
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)

@@ -132,7 +132,7 @@ def offline(cfg):
     processors.get_config = functools.cache(processors.get_config)      # it would read two files for each cell
     gc.disable()
     atexit.register(gc.unfreeze)    # before all others, so it comes last
-    site = build(proc_nbs(n_workers=0), quiet=True)     # two processes would take as long, as each imports torch and its kin
+    site = build(proc_nbs(n_workers=0), quiet=True)     # others would each import torch and its kin, and read those files
     gc.freeze()     # each notebook's shell collects garbage when this process ends, seventy times in vain
     for o in site.warnings:
         if not QUARTO_ONLY.match(o): print('warning:', o, file=sys.stderr)

@@ -53,7 +53,7 @@ def measure(args):
 def main():
     args, command = machine.arguments(__doc__.splitlines()[0], repeats=dict(type=int, default=5, help='rounds after the warm-up'), size=dict(type=int, default=224, help='height and width, pixels'),
                                       batch_size=dict(type=int, default=32, help='of both'))
-    args.photos = args.photos/'images' if (args.photos/'images').is_dir() else args.photos
+    args.photos = machine.files_of(args.photos)
     facts = machine.facts()
     machine.write(args.out, 'compiled', command, facts, *measure(args))
 

@@ -84,7 +84,7 @@ def main():
     except ImportError: raise SystemExit("dedup.py: the peer imagededup is not installed; pip install -e '.[bench]' brings it") from None
     logging.disable(logging.INFO)       # the peer's account of its steps
     facts = machine.facts('imagededup', 'usearch')
-    folder = args.photos/'images' if (args.photos/'images').is_dir() else args.photos
+    folder = machine.files_of(args.photos)
     with machine.empty_cache(graphs=True):
         Backbone.named().graph()
         row, detail = compare(machine.pet_breeds(folder, args.n), args)

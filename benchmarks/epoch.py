@@ -36,7 +36,7 @@ def measure(args):
 def main():
     args, command = machine.arguments(__doc__.splitlines()[0], repeats=dict(type=int, default=5, help='rounds after the warm-up'), size=dict(type=int, default=224, help='height and width, pixels'),
                                       batch_size=dict(type=int, default=64, help='of both'))
-    args.photos = args.photos/'images' if (args.photos/'images').is_dir() else args.photos
+    args.photos = machine.files_of(args.photos)
     facts = machine.facts()
     machine.write(args.out, 'epoch', command, facts, *measure(args))
 

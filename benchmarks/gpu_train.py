@@ -52,7 +52,7 @@ def main():
         size=dict(type=int, default=224, help='height and width, pixels'), batch_size=dict(type=int, default=64, help='of both'), seed=dict(type=int, default=42, help='for split, head, order and augmentation'))
     if not torch.cuda.is_available(): raise SystemExit('gpu_train.py: no CUDA device here; run it where there is one')
     facts = machine.facts()
-    folder = args.photos/'images' if (args.photos/'images').is_dir() else args.photos
+    folder = machine.files_of(args.photos)
     images = machine.pet_breeds(folder, args.n).split(valid=.2, seed=args.seed)
     sides = dict(late_layers=lambda: ours(images, args, False), every_layer=lambda: ours(images, args, True), fastai=lambda: theirs(images, args))
     with machine.empty_cache(graphs=True):

@@ -32,6 +32,11 @@ def arguments(description, argv=None, **options):
     return args, ' '.join([f'python benchmarks/{Path(sys.argv[0]).name}', *words])
 
 
+def files_of(folder):
+    "The folder itself, or the one in it that holds its pictures, where they lie as they were published."
+    return folder/'images' if (folder/'images').is_dir() else folder
+
+
 def pet_breeds(folder, n=None):
     "The pictures of `folder`, labels from their names; of about `n`, as many classes as leave each ten pictures, none fewer than two."
     images = ImageSet.from_names(folder, r'^(.+)_\d+\.jpg$')

@@ -8,6 +8,7 @@ counts, then three. Nothing is promised. Where the library is not glibc, both si
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import machine  # before torch: it hides accelerators from both sides
 
@@ -32,8 +33,9 @@ def side(photos, n, size, bs, kept):
 
 
 def measure(args):
+    n = args.n or 200
     def apart(kept):
-        r = subprocess.run([sys.executable, __file__, '--side', json.dumps([str(args.photos), args.n or 200, args.size, args.batch_size, kept])], stdout=subprocess.PIPE, text=True, check=True)
+        r = subprocess.run([sys.executable, __file__, '--side', json.dumps([str(args.photos), n, args.size, args.batch_size, kept])], stdout=subprocess.PIPE, text=True, check=True)
         return json.loads(r.stdout.splitlines()[-1])
     seconds, faults = dict(usual=[], kept=[]), {}
     for i in range(args.repeats):
@@ -42,7 +44,7 @@ def measure(args):
             seconds[name].append(machine.spread(o['seconds'])['median'])
             faults[name] = o['faults']
             machine.say(f"round {i+1} of {args.repeats}, {name}: {seconds[name][-1]:.2f} s")
-    row = dict(n=args.n or 200, size=args.size, batch=args.batch_size, **{f'{k}_seconds': round(machine.spread(v)['median'], 2) for k, v in seconds.items()},
+    row = dict(n=n, size=args.size, batch=args.batch_size, **{f'{k}_seconds': round(machine.spread(v)['median'], 2) for k, v in seconds.items()},
                **{f'{k}_page_faults': v for k, v in faults.items()}, **machine.times(seconds['usual'], seconds['kept']))
     machine.say(row)
     return [row], dict(seconds=seconds)
@@ -50,13 +52,11 @@ def measure(args):
 
 def main():
     if sys.argv[1:2] == ['--side']:
-        import contextlib, io
-        from pathlib import Path
-        with contextlib.redirect_stdout(io.StringIO()): photos, *rest = json.loads(sys.argv[2]); found = side(Path(photos), *rest)
-        return print(json.dumps(found))
+        photos, *rest = json.loads(sys.argv[2])
+        return print(json.dumps(side(Path(photos), *rest)))
     args, command = machine.arguments(__doc__.splitlines()[0], repeats=dict(type=int, default=5, help='rounds'), size=dict(type=int, default=224, help='height and width, pixels'),
                                       batch_size=dict(type=int, default=32, help='of both'))
-    args.photos = args.photos/'images' if (args.photos/'images').is_dir() else args.photos
+    args.photos = machine.files_of(args.photos)
     facts = machine.facts()
     machine.write(args.out, 'memory', command, facts, *measure(args))
 

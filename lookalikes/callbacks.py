@@ -43,35 +43,32 @@ class Seeded(Callback):
             self.outside = None
 
 # %% ../nbs/parts/43_callbacks.ipynb #249fcd19
-class Bfloat16(Callback):
+class _Within(Callback):
+    "A callback that is in a context for a while."
+    def _enter(self, context):
+        self._leave()
+        self.open = context
+        context.__enter__()
+    def _leave(self):
+        "Out of the context that a batch or a run, perhaps one that was interrupted, has entered."
+        if getattr(self, 'open', None): self.open.__exit__(None, None, None)
+        self.open = None
+
+class Bfloat16(_Within):
     "Let the network compute in bfloat16 on the processor."
     order = 10
     def before_fit(self): self._leave()
-    def before_batch(self):
-        self._leave()
-        self.open = torch.autocast('cpu', torch.bfloat16)
-        self.open.__enter__()
+    def before_batch(self): self._enter(torch.autocast('cpu', torch.bfloat16))
     def after_pred(self):
         self._leave()
         self.learn.pred = to_float(self.pred)
     def after_cancel_batch(self): self._leave()
-    def _leave(self):
-        "Out of the context that a batch, perhaps one that was interrupted, has entered."
-        if getattr(self, 'open', None): self.open.__exit__(None, None, None)
-        self.open = None
 
 # %% ../nbs/parts/43_callbacks.ipynb #7c1e0a03
-class KeptMemory(Callback):
+class KeptMemory(_Within):
     "Train inside of `memory_kept`: quicker where the processor trains, and the same result."
-    def before_fit(self):
-        self._leave()
-        self.open = memory_kept()
-        self.open.__enter__()
+    def before_fit(self): self._enter(memory_kept())
     def after_fit(self): self._leave()
-    def _leave(self):
-        "Out of the context that a run, perhaps one that was interrupted, has entered."
-        if getattr(self, 'open', None): self.open.__exit__(None, None, None)
-        self.open = None
 
 # %% ../nbs/parts/43_callbacks.ipynb #457e4883
 class Shared(Callback):

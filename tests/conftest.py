@@ -101,15 +101,16 @@ class Warm:
         self.n += 1
         out, err = (self.notes/f'{self.n}.{o}' for o in ('out', 'err'))
         p = self.context.Process(target=target, args=(what, str(cwd), dict(os.environ if env is None else env), out, err))
-        p.start()
         p.out, p.err = out, err
+        for o in out, err: o.touch()     # a process may end before it says anything
+        p.start()
         return p
 
     def end(self, p, timeout=600):
         "Wait for it, as subprocess.run does."
         try:
             p.join(timeout)
-            if p.is_alive(): raise subprocess.TimeoutExpired(p.name, timeout, *(o.read_text(errors='replace') for o in (p.out, p.err) if o.exists()))
+            if p.is_alive(): raise subprocess.TimeoutExpired(p.name, timeout, *(o.read_text(errors='replace') for o in (p.out, p.err)))
         finally: self.kill(p)
         return subprocess.CompletedProcess(p.name, p.exitcode, *(o.read_text(encoding='utf-8', errors='replace') for o in (p.out, p.err)))
 

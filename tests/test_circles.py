@@ -127,7 +127,7 @@ def test_a_net_learns_and_repeats(head):
 
 def test_the_benchmark_runs(tmp_path, warm):
     (tmp_path/'photos/pet_breeds').mkdir(parents=True)
-    r = warm.python('benchmarks/circles.py', '--photos', tmp_path/'photos', '--out', tmp_path, '--repeats', '2', '--pictures', '240', '--figures', '4', '--sizes', '64')
+    r = warm.python('benchmarks/circles.py', '--photos', tmp_path/'photos', '--out', tmp_path, '--repeats', '2', '--pictures', '240', '--figures', '4', '--sizes', '64', timeout=300)
     assert r.returncode == 0, r.stderr[-3000:]
     df, last = pd.read_csv(tmp_path/'circles.csv'), json.loads((tmp_path/'circles.json').read_text())[-1]
     assert list(df.counts) == ['1-5', '45-50'] and (df.ratio > 10).all() and str(tmp_path) not in (tmp_path/'circles.json').read_text() and last['machine']['matplotlib']

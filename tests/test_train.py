@@ -80,7 +80,7 @@ def test_weights_out_of_reach(images, monkeypatch):
 def test_killed_in_the_third_epoch(images, tmp_path, warm):
     "kill -9, the same command again: the bundle's weights are those of a run that was left in peace."
     def start(out): return warm.start(forked.python, ['-c', COMMAND, 'train', str(images.path), '--out', str(tmp_path/out), '--fit', 'finetune', '--epochs', '4', '--size', '64', '-q', '--json'])
-    whole = warm.end(start('whole'))
+    whole = warm.end(start('whole'), timeout=300)
     assert whole.returncode == 0, whole.stderr
     p, state = start('killed'), tmp_path/'.killed.training'/'whole'/'run0.pt'
     def epochs():
@@ -93,7 +93,7 @@ def test_killed_in_the_third_epoch(images, tmp_path, warm):
     warm.kill(p)
     assert p.exitcode == -signal.SIGKILL and 2 <= epochs() < 4
     assert not (tmp_path/'killed').exists()
-    again = warm.end(start('killed'))
+    again = warm.end(start('killed'), timeout=300)
     assert again.stderr == '' and again.returncode == 0
     for part in ('weights.safetensors', 'head.safetensors'): assert (tmp_path/'killed'/part).read_bytes() == (tmp_path/'whole'/part).read_bytes(), part
     assert not (tmp_path/'.killed.training').exists()
@@ -105,7 +105,7 @@ def test_command_with_folds(images, tmp_path, warm):
     for f, label in zip(images.df.file, images.df.label):
         (bare/label).mkdir(parents=True, exist_ok=True)
         (bare/label/f.replace('/', '_')).write_bytes((images.path/f).read_bytes())
-    r = warm.python('-c', COMMAND, 'train', bare, '--out', tmp_path/'model', '--fit', 'finetune', '--epochs', '1', '--size', '64', '--folds', '2', '--no-mirror', '-q', '--json')
+    r = warm.python('-c', COMMAND, 'train', bare, '--out', tmp_path/'model', '--fit', 'finetune', '--epochs', '1', '--size', '64', '--folds', '2', '--no-mirror', '-q', '--json', timeout=300)
     assert r.returncode == 0 and r.stderr == '', r.stderr
     told = json.loads(r.stdout)
     assert told['folds']['n'] == told['n'] == len(images) and told['valid']['n'] == told['test']['n'] == len(images)//5

@@ -20,6 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT/'nbs').rglob('*.ipynb')
                    if not any(o[0] in '._' for o in p.relative_to(ROOT).parts))
 
+# What shows at length, or on more of them, what a shorter test shows in every run: weekly, before a release, and whenever somebody asks.
+WHOLE = 'LOOKALIKES_WHOLE' in os.environ
+at_length = pytest.mark.skipif(not WHOLE, reason='at length, when LOOKALIKES_WHOLE is set')
+
 
 def worked(): return sum(os.times()[2:4])    # processor seconds of child processes that have ended
 

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import at_length
 from sklearn.metrics import average_precision_score
 
 from lookalikes.audit import KINDS, audit, write_audit
@@ -101,6 +102,7 @@ def test_functions_for_scripts(mess, tmp_path):
 
 # Photographs
 
+@at_length
 @pytest.mark.parametrize('name, least', [('pet_breeds', .95), ('guitars', .75)])
 def test_wrong_labels_among_photographs(name, least, photos, tmp_path):
     if not (photos/name).is_dir(): pytest.skip(f'no {name} among the photographs')
@@ -113,6 +115,7 @@ def test_wrong_labels_among_photographs(name, least, photos, tmp_path):
     assert shown.file.isin(wrong).mean() > .4 and shown.file.isin(wrong).sum() > .6*len(wrong)
 
 
+@at_length
 def test_strangers_among_photographs(photos, tmp_path):
     if not (photos/'kittens_or_cats').is_dir() or not (photos/'lookalike_extras').is_dir(): pytest.skip('no kittens or no strangers among the photographs')
     images = ImageSet.from_folder(photos/'kittens_or_cats')

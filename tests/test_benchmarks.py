@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, at_length
 from PIL import Image
 
 FOLDER = ROOT/'benchmarks'
@@ -57,6 +57,14 @@ def check_spread(figures, n):
     assert figures['median'] == pytest.approx(np.median(figures['each'])) and figures['low'] > 0
 
 
+@pytest.mark.parametrize('script', sorted(o.name for o in FOLDER.glob('*.py') if "__name__ == '__main__'" in o.read_text(encoding='utf-8')))
+def test_says_what_it_does(script, run):
+    "What it imports from the library is there; most are run to their end at length only."
+    said = run(FOLDER/script, '--help').stdout
+    assert said.startswith('usage:') and re.search(r'--\w', said)
+
+
+@at_length
 def test_embed(drawn, tmp_path, run):
     run(FOLDER/'embed.py', '--photos', drawn, '--out', tmp_path, '--repeats', 2, '--sizes', 64, '--batch-sizes', 8)
     df, last = results(tmp_path, 'embed', drawn)
@@ -68,6 +76,7 @@ def test_embed(drawn, tmp_path, run):
     assert detail['error_same_pixels'] < 1e-3 and detail['error_files_max'] < .5
 
 
+@at_length
 def test_probe(drawn, tmp_path, run):
     run(FOLDER/'probe.py', '--photos', drawn, '--out', tmp_path, '--repeats', 1, '--fits', 1, '--size', 64, '--minutes', .001)
     df, last = results(tmp_path, 'probe', drawn)
@@ -151,6 +160,7 @@ def test_epoch(drawn, tmp_path, run):
     assert row.n == 20 and row.ratio == pytest.approx(row.fastai_seconds/row.every_layer_seconds, rel=.1) and set(last['seconds']) == {'every_layer', 'late_layers', 'fastai'}
 
 
+@at_length
 def test_memory(drawn, tmp_path, run):
     run(FOLDER/'memory.py', '--photos', drawn, '--out', tmp_path, '--n', 20, '--repeats', 1, '--size', 64, '--batch-size', 8)
     df, last = results(tmp_path, 'memory', drawn)
@@ -158,6 +168,7 @@ def test_memory(drawn, tmp_path, run):
     assert r.kept_seconds > 0 and r.ratio == pytest.approx(last['seconds']['usual'][0]/last['seconds']['kept'][0], abs=.006) and r.usual_page_faults > 0
 
 
+@at_length
 def test_finetune(drawn, tmp_path, run):
     run(FOLDER/'finetune.py', '--photos', drawn, '--out', tmp_path, '--sets', 'pet_breeds', '--seeds', 0, '--epochs', 1, '--peer-size', 64, '--table', tmp_path/'summary')
     df, last = results(tmp_path, 'finetune', drawn)
@@ -165,18 +176,21 @@ def test_finetune(drawn, tmp_path, run):
     assert (row.n, row.train) == (4, 12) and 0 <= row.errors <= 4 and 0 <= row.fastai_errors <= 4 and row.times_faster == pytest.approx(row.fastai_seconds/row.seconds, rel=.1)
 
 
+@at_length
 def test_views(drawn, tmp_path, run):
     run(FOLDER/'views.py', '--photos', drawn, '--out', tmp_path, '--n', 300, '--classes', 6, '--repeats', 1)
     df, last = results(tmp_path, 'views', drawn)
     assert (df.pictures == 300).all() and len(df) > 8
 
 
+@at_length
 def test_heatmaps(tmp_path, run):
     run(FOLDER/'heatmaps.py', '--lessons', 'cats_or_dogs', '--n', 8, '--explain', 2, '--out', tmp_path)
     row = pd.read_csv(tmp_path/'heatmaps.csv').iloc[0]
     assert row.n == 4 and 0 <= row.hits <= 4 and 0 < row.area < 1 and 0 <= row.sooner <= 4 and row.command == 'python benchmarks/heatmaps.py --n 8 --explain 2'
 
 
+@at_length
 def test_ladder(drawn, tmp_path, run):
     "The folder stands in for the guitars."
     for f in (drawn/'pet_breeds'/'images').iterdir():
@@ -201,6 +215,7 @@ def test_dedup(drawn, tmp_path, run):
     assert kinds['hashes']['mirrored'] == [1, 1] and kinds['imagededup']['mirrored'] == [1, 0]
 
 
+@at_length
 def test_gradio_alone(drawn, tmp_path, run):
     pytest.importorskip('gradio_client', reason='gradio is among the extra serve')
     run(FOLDER/'gradio_alone.py', '--photos', drawn, '--out', tmp_path, '--pictures', 6, '--at-once', 3, '--repeats', 2)
@@ -255,6 +270,7 @@ def every(*args):
     return subprocess.run([sys.executable, FOLDER/'all.py', *map(str, args)], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
 
 
+@at_length
 def test_all_goes_on_when_one_fails(drawn, tmp_path):
     before = {p.name: p.read_bytes() for p in (FOLDER/'results').iterdir()}
     r = every('--quick', '--only', 'fetch', 'circles', '--photos', drawn, '--img2dataset', tmp_path/'no_python')

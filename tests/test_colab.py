@@ -1,14 +1,13 @@
 "Each lesson as Colab opens it: without the repository, in an empty folder, in a real kernel, with what its setup cell installs and nothing else."
 import ast
 import json
-import os
 import re
 import subprocess
 import sys
 from configparser import ConfigParser
 
 import pytest
-from conftest import NOTEBOOKS, ROOT
+from conftest import NOTEBOOKS, ROOT, WHOLE, at_length
 from fastcore.nbio import read_nb
 
 for o in 'pip', 'ipykernel', 'nbclient': pytest.importorskip(o)
@@ -85,32 +84,40 @@ def test_badge(nb):
 
 
 @pytest.fixture
-def python(nb, wheel, tmp_path):
-    "The interpreter of an environment of the lesson's own, without the library."
-    try: return environment(tmp_path/'env', needed(wheel, wanted(nb), *COLAB))
+def python(lessons, wheel, tmp_path):
+    "The interpreter of an environment of the lessons' own, without the library."
+    try: return environment(tmp_path/'env', needed(wheel, wanted(lessons[0]), *COLAB))
     except OSError as e:
         if getattr(e, 'winerror', None) == 1314: pytest.skip('this account may not make symbolic links')
         raise
 
 
-@pytest.mark.parametrize('nb', LESSONS)
-def test_first_cells(nb, python, wheel, pypi, tmp_path):
+ALONE = [[o] for o in LESSONS]
+ALIKE = [[o for o in LESSONS if wanted(o) == what] for what in dict.fromkeys(map(wanted, LESSONS))]
+
+
+@pytest.mark.parametrize('lessons', ALONE if WHOLE else ALIKE, ids=lambda o: ','.join(re.search(r'/(\d+)', p)[1] for p in o))
+def test_first_cells(lessons, python, wheel, pypi, tmp_path):
+    "Lessons that install the same follow each other in one kernel, all names forgotten in between; at length each has its own."
     url, asked = pypi
+    setup, = {setup_cell(o) for o in lessons}
     before = len(asked)
     look = f'''import importlib.util, json, os, sys
 import lookalikes
-print(json.dumps(dict(file=lookalikes.__file__, folder=os.listdir(), missing=[o for o in {roots(nb)} if importlib.util.find_spec(o) is None], ours=[o for o in sys.path if {str(ROOT)!r} in o])))'''
-    done = start(tmp_path, python, [*(c.source for c in opening(nb) if c.cell_type == 'code'), setup_cell(nb), look], away(url), timeout=300)
+print(json.dumps(dict(file=lookalikes.__file__, folder=os.listdir(), missing=[o for o in {sorted({r for o in lessons for r in roots(o)})} if importlib.util.find_spec(o) is None], ours=[o for o in sys.path if {str(ROOT)!r} in o])))'''
+    cells = [s for o in lessons for s in ['%reset -f', *(c.source for c in opening(o) if c.cell_type == 'code')]]
+    done = start(tmp_path, python, [*cells, 'import importlib.util, subprocess, sys', setup, look], away(url), timeout=300)
     assert asked[before:] == ['/simple/lookalikes/', f'/{wheel.name}'], 'the setup cell installs once'
     seen = json.loads(said(done, 'stdout').splitlines()[-1])
     assert seen['file'].startswith(str(tmp_path/'env')) and not seen['folder'] and not seen['missing'] and not seen['ours'], seen
     assert not said(done), said(done)
 
 
-@pytest.mark.skipif('LOOKALIKES_WHOLE' not in os.environ, reason='LOOKALIKES_WHOLE is not set: whole lessons take minutes, and test_notebooks.py runs them beside the repository')
-@pytest.mark.parametrize('nb', LESSONS)
-def test_whole_lesson(nb, python, pypi, tmp_path):
-    cells = [c for c in read_nb(ROOT/nb).cells if c.cell_type == 'code']
+@at_length
+@pytest.mark.parametrize('lessons', ALONE, ids=lambda o: o[0])
+def test_whole_lesson(lessons, python, pypi, tmp_path):
+    "Minutes each; in every run test_notebooks.py has them beside the repository."
+    cells = [c for c in read_nb(ROOT/lessons[0]).cells if c.cell_type == 'code']
     done = start(tmp_path, python, [c.source for c in cells], away(pypi[0]), timeout=600)
     assert not said(done), said(done)
     assert not [o for o in (tmp_path/'empty').rglob('*') if o.is_file()], 'it leaves files behind'

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, at_length
 
 from lookalikes.calibration import Calibration, softmax
 from lookalikes.confidence import AUROC, _bins, _gap, _loss, _logits, _steps, _threshold, auroc, calibrate, plot_scores
@@ -325,6 +325,7 @@ def test_shipped_calibration(drawn, tmp_path):
     assert np.allclose([a['strangeness'] for a in answers], c.distance(test.features), atol=1e-3)
 
 
+@at_length
 def test_benchmark(photos, tmp_path, warm):
     if not (photos/'chihuahua_or_muffin').is_dir(): pytest.skip('no photographs of chihuahuas and muffins')
     r = warm.python(ROOT/'benchmarks/confidence.py', '--photos', photos, '--out', tmp_path, '--sets', 'chihuahua_or_muffin', '--n', '30', '--seeds', '0', env={**os.environ, 'OMP_NUM_THREADS': '1'})
@@ -337,6 +338,7 @@ def test_benchmark(photos, tmp_path, warm):
     assert t.value['lookalike_extras against chihuahua_or_muffin', 'AUROC of distance'] > .9
 
 
+@at_length
 def test_when_to_finetune(tmp_path, warm):
     r = warm.python(ROOT/'benchmarks/when_to_finetune.py', '--out', tmp_path, *'--few 2 --many 3 --exam 2 --size 64 --epochs 1 --seeds 0'.split())
     assert r.returncode == 0, r.stderr[-3000:]

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 
 import pytest
+from conftest import WHOLE
 from PIL import Image
 
 from lookalikes.decisions import ASIDE, JOURNAL, Decisions, fingerprint, quarantine, relabel, restore
@@ -444,14 +445,14 @@ def test_killed_at_every_step(killer, tmp_path, manifest):
 
 @posix
 def test_killed_at_any_moment(killer, tmp_path):
-    "Some hundred files, and forty kills by the clock."
+    "Some hundred files, and kills by the clock: ten, or at length forty."
     path, rng = tmp_path/'pets', random.Random(0)
     originals, before = decided(path, 150, True)
     start = time.monotonic()
     assert killer(path, 'apply')
     whole, killed = time.monotonic()-start, 0
     after = {n: v[0] for n, v in pictures(path).items() if '.history' not in n}
-    for k in range(40):
+    for k in range(40 if WHOLE else 10):
         do = 'undo_apply' if k % 2 == 0 else 'apply'
         cut = not killer(path, do, delay=rng.uniform(.3, 1.1)*whole)
         killed += cut
@@ -462,4 +463,4 @@ def test_killed_at_any_moment(killer, tmp_path):
         sound(path, originals)
         if do == 'undo_apply': assert pictures(path) == before
         else: assert {n: v[0] for n, v in pictures(path).items() if '.history' not in n} == after
-    assert killed >= 5
+    assert killed >= (5 if WHOLE else 1)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import at_length
 
 pytest.importorskip('accelerate')
 pytestmark = pytest.mark.skipif(os.name != 'posix', reason='needs POSIX processes and signals')
@@ -199,6 +200,7 @@ def test_cores_and_refusals(two):
         assert 'distrib_ctx' in apart and 'lr_find' in search
 
 
+@at_length
 def test_one_is_killed(two, images, cold, tmp_path):
     "The launcher ends the other one and says so; launched again, training goes on after the last whole epoch and ends where it would have."
     import torch

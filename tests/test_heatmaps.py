@@ -3,6 +3,7 @@ import io
 
 import numpy as np
 import pytest
+from conftest import at_length
 import torch
 from PIL import Image
 from scipy.stats import spearmanr
@@ -48,7 +49,7 @@ def test_probe_bundle_and_gradients_agree(images, probe, tmp_path):
 
 
 # ways of going from maps to features: torchvision's means, a convolution after timm's, tokens; nbs/parts/29_trunk.ipynb takes others apart, too
-@pytest.mark.parametrize('name, inside', [('resnet18', True), ('mobilenetv3_small_050', False), ('vit_tiny_patch16_224', False)])
+@pytest.mark.parametrize('name, inside', [('resnet18', True), ('mobilenetv3_small_050', False), pytest.param('vit_tiny_patch16_224', False, marks=at_length)])
 def test_other_networks(images, tmp_path, name, inside):
     b = Backbone.named(name, pretrained=False)
     rng = np.random.default_rng(0)

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import at_length
 import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix
@@ -306,6 +307,7 @@ def test_map_in_a_browser(tmp_path):
     assert not trouble
 
 
+@at_length
 def test_quick_at_twenty_thousand():
     p, q = (synthetic(20_000, 100, features=256, noise=o) for o in (4, 4.5))
     assert .01 < p.errors.rate < .5

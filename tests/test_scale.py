@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from conftest import at_length
 
 from lookalikes import scale
 from lookalikes.backbone import Backbone, embed
@@ -184,7 +185,7 @@ def test_two_processes_give_what_one_does(verbs, alone, name, tmp_path):
     assert got.table() == alone(name).table() and got.n_shards == 6 and len(got) == 41 and len(got.failed) == 5 and got.settings == alone(name).settings
 
 
-@pytest.mark.parametrize('name', VERBS)
+@pytest.mark.parametrize('name', [pytest.param(o, marks=() if o in ('embed', 'fetch') else at_length) for o in VERBS])
 def test_ray_gives_what_one_process_does(verbs, alone, name, two, tmp_path):
     got = verbs[name](tmp_path/'out', two)
     assert got.table() == alone(name).table() and got.worked == 41
@@ -453,6 +454,7 @@ def test_from_bucket_to_bucket(bucket, folder, tmp_path):
     assert np.array_equal(got.features().X, embed(ImageSet.from_folder(folder).verify().ok, SMALL, device='cpu', cache=False).rows(got.features().files))
 
 
+@at_length
 def test_from_bucket_to_bucket_on_ray(bucket, folder, two, tmp_path):
     here = scale.verify(folder, tmp_path/'out', engine=Local(1), shard=4, progress=False)
     got = scale.verify('s3://pics', 's3://out', engine=two, shard=4, progress=False)
@@ -630,6 +632,7 @@ def test_a_mistake_ends_the_run(work, tmp_path, counted):
     assert counted.log == ['start', 'stop'] and Shards(tmp_path/'out').done == []
 
 
+@at_length
 def test_a_mistake_ends_the_run_on_ray(work, two, tmp_path):
     src = tree(tmp_path/'src', 6)
     for p in src.rglob('*.png'): p.rename(src/p.name)
@@ -638,7 +641,7 @@ def test_a_mistake_ends_the_run_on_ray(work, two, tmp_path):
 
 
 @posix
-@pytest.mark.parametrize('how', ['data', 'tasks'])
+@pytest.mark.parametrize('how', [pytest.param('data', marks=at_length), 'tasks'])
 def test_a_function_that_kills_its_worker_is_called_again(work, two, tmp_path, how):
     got = list((two if how == 'data' else two.tasks)(work.die_once, [(str(tmp_path/'mark'), i) for i in range(5)]))
     assert (tmp_path/'mark').exists() and sorted(got) == list(range(5)) and (how == 'data' or got == list(range(5)))

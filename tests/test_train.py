@@ -7,6 +7,7 @@ import time
 import forked
 import numpy as np
 import pytest
+from conftest import at_length
 import torch
 
 from lookalikes.backbone import Backbone
@@ -54,7 +55,7 @@ def test_never_worse_than_the_probe(images, small):
         assert np.isfinite(predict(learn, exam).probs).all()
 
 
-@pytest.mark.parametrize('name', ['resnet34', 'resnet50', 'mobilenetv3_small_100', 'convnext_atto', 'vit_tiny_patch16_224'])
+@pytest.mark.parametrize('name', ['mobilenetv3_small_100', 'convnext_atto', *(pytest.param(o, marks=at_length) for o in ('resnet34', 'resnet50', 'vit_tiny_patch16_224'))])
 def test_any_network(images, name, tmp_path):
     "Trains, takes other sizes where the network can, ships, and answers alike; random weights."
     b, images = Backbone.named(name, size=None if 'vit' in name else 64, pretrained=False), images.where(images.df.label.isin(images.classes[:2]))

@@ -108,10 +108,12 @@ def raster(body:str, # SVG elements in a 100 x 100 square
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True))
     with Image.open(io.BytesIO(png)) as im: return np.asarray(im.convert('RGBA'), np.float32)/255
 
+def _in_bytes(picture): return (np.clip(picture, 0, 1)*255 + .5).astype(np.uint8)
+
 def image(picture # height x width x 3 or 4, float from 0 to 1
          ) -> Image.Image:
     "An array of floats as a PIL image."
-    return Image.fromarray((np.clip(picture, 0, 1)*255 + .5).astype(np.uint8))
+    return Image.fromarray(_in_bytes(picture))
 
 # %% ../nbs/parts/10_scene.ipynb #ff42aa10
 def noise(rng, size:int, cell:float=10, # width of the coarsest grid's cells, in hundredths of the picture
@@ -139,7 +141,7 @@ def child(rng) -> np.random.Generator:
     "A generator of its own for work whose appetite depends on the picture's size, so that what `rng` decides next does not."
     return np.random.default_rng(rng.integers(2**63))
 
-def strokes(picture, # height x width x 3 or 4
+def strokes(picture, # height x width x 3 or 4: floats, or uint8, which are a quarter of the bytes
             xy, # n x 2: middles, in hundredths
             angle, # n: radians
             length, # n, or one for all
@@ -168,6 +170,7 @@ def strokes(picture, # height x width x 3 or 4
     hit = np.flatnonzero(top >= 0)
     paint = np.asarray(colour, np.float32)[top[hit]//nv]
     if bristle: paint[:, :3] *= 1 + bristle*child(rng).standard_normal(n*nv, dtype=np.float32)[top[hit], None]
+    if picture.dtype == np.uint8: paint = _in_bytes(paint)
     out = picture.reshape(h*w, -1).copy()
     out[hit] = paint
     return out.reshape(picture.shape)
@@ -190,7 +193,7 @@ def fur(rng, layer, # RGBA; hairs grow where it is opaque and take its colour
         n=2500, length=4., width=.8, contrast=.1):
     "Cover a layer with hair, which also frays its outline."
     rng = child(rng)
-    big = np.asarray(image(layer).resize((2*layer.shape[1],)*2, Image.BILINEAR), np.float32)/255
+    big = np.asarray(image(layer).resize((2*layer.shape[1],)*2, Image.BILINEAR))
     xy = scatter(rng, layer[..., 3], n)
     colour = pick(layer, xy)
     lightness = (contrast*rng.standard_normal(len(xy), dtype=np.float32))[:, None]
@@ -198,7 +201,7 @@ def fur(rng, layer, # RGBA; hairs grow where it is opaque and take its colour
     a = direction(xy) + .3*rng.standard_normal(len(xy), dtype=np.float32)
     tip = xy + .5*length*np.stack([np.cos(a), np.sin(a)], 1)
     big = strokes(big, tip, a, length*rng.uniform(.6, 1.2, len(xy)), width, colour, bend=.6*rng.standard_normal(len(xy)))
-    return np.asarray(image(big).reduce(2), np.float32)/255
+    return np.asarray(Image.fromarray(big).reduce(2), np.float32)/255
 
 # %% ../nbs/parts/10_scene.ipynb #a6480c9c
 def slope(height, # height x width

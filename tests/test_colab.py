@@ -86,27 +86,26 @@ def test_badge(nb):
 @pytest.fixture
 def python(lessons, wheel, tmp_path):
     "The interpreter of an environment of the lessons' own, without the library."
-    try: return environment(tmp_path/'env', needed(wheel, wanted(lessons[0]), *COLAB))
+    try: return environment(tmp_path/'env', needed(wheel, *map(wanted, lessons), *COLAB))
     except OSError as e:
         if getattr(e, 'winerror', None) == 1314: pytest.skip('this account may not make symbolic links')
         raise
 
 
 ALONE = [[o] for o in LESSONS]
-ALIKE = [[o for o in LESSONS if wanted(o) == what] for what in dict.fromkeys(map(wanted, LESSONS))]
+PLAIN, MORE = ([o for o in LESSONS if ('[' in wanted(o)) == extras] for extras in (False, True))
 
 
-@pytest.mark.parametrize('lessons', ALONE if WHOLE else ALIKE, ids=lambda o: ','.join(re.search(r'/(\d+)', p)[1] for p in o))
+@pytest.mark.parametrize('lessons', ALONE if WHOLE else [PLAIN, MORE], ids=lambda o: ','.join(re.search(r'/(\d+)', p)[1] for p in o))
 def test_first_cells(lessons, python, wheel, pypi, tmp_path):
-    "Lessons that install the same follow each other in one kernel, all names forgotten in between; at length each has its own."
+    "In one kernel those that install the package alone, in another those that want extras, all names forgotten in between; at length each has its own."
     url, asked = pypi
-    setup, = {setup_cell(o) for o in lessons}
     before = len(asked)
     look = f'''import importlib.util, json, os, sys
 import lookalikes
 print(json.dumps(dict(file=lookalikes.__file__, folder=os.listdir(), missing=[o for o in {sorted({r for o in lessons for r in roots(o)})} if importlib.util.find_spec(o) is None], ours=[o for o in sys.path if {str(ROOT)!r} in o])))'''
     cells = [s for o in lessons for s in ['%reset -f', *(c.source for c in opening(o) if c.cell_type == 'code')]]
-    done = start(tmp_path, python, [*cells, 'import importlib.util, subprocess, sys', setup, look], away(url), timeout=300)
+    done = start(tmp_path, python, [*cells, 'import importlib.util, subprocess, sys', *map(setup_cell, lessons), look], away(url), timeout=300)
     assert asked[before:] == ['/simple/lookalikes/', f'/{wheel.name}'], 'the setup cell installs once'
     seen = json.loads(said(done, 'stdout').splitlines()[-1])
     assert seen['file'].startswith(str(tmp_path/'env')) and not seen['folder'] and not seen['missing'] and not seen['ours'], seen

@@ -614,7 +614,7 @@ def test_engines_that_are_none(which, soiled, tmp_path):
     assert not (tmp_path/'out').exists()
 
 
-@pytest.fixture(params=['local', 'two'])
+@pytest.fixture(params=['local', pytest.param('two', marks=at_length)])
 def any_engine(request): return Local(2) if request.param == 'local' else request.getfixturevalue('two')
 
 

@@ -23,7 +23,7 @@ COMMAND = 'from lookalikes.cli import main; main()'
 
 
 @pytest.fixture(scope='module')
-def images(tmp_path_factory): return draw('chihuahua_or_muffin', n=15, size=96, seed=3, path=tmp_path_factory.mktemp('drawn')/'set').split(valid=.2, test=.2, seed=0)
+def images(tmp_path_factory): return draw('chihuahua_or_muffin', n=15, size=96, seed=3, classes=['chihuahua', 'dalmatian', 'muffin'], path=tmp_path_factory.mktemp('drawn')/'set').split(valid=.2, test=.2, seed=0)
 
 
 @pytest.fixture(scope='module')

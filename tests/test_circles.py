@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, WHOLE, at_length
 from fastcore.nbio import read_nb
 
 from lookalikes.circles import CONTROLS, draw_circles
@@ -71,7 +71,7 @@ def test_labels_without_meaning_have_no_shortcut():
     c = draw_circles(600, (1, 5), control='random', seed=4)
     rng, found = np.random.default_rng(0), []
     M = measure(c)
-    for _ in range(10): found += shortcuts(c, rng.integers(0, 3, 600), measured=M).suspects
+    for _ in range(10 if WHOLE else 4): found += shortcuts(c, rng.integers(0, 3, 600), measured=M).suspects
     assert len(found) <= 1  # Bonferroni: one set in forty
 
 
@@ -125,6 +125,7 @@ def test_a_net_learns_and_repeats(head):
     assert np.array_equal(a(c), b(c)) and a.losses[-1] < .5*a.losses[0] and len(a(c)) == 600
 
 
+@at_length
 def test_the_benchmark_runs(tmp_path, warm):
     (tmp_path/'photos/pet_breeds').mkdir(parents=True)
     r = warm.python('benchmarks/circles.py', '--photos', tmp_path/'photos', '--out', tmp_path, '--repeats', '2', '--pictures', '240', '--figures', '4', '--sizes', '64', timeout=300)

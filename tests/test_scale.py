@@ -185,7 +185,7 @@ def test_two_processes_give_what_one_does(verbs, alone, name, tmp_path):
     assert got.table() == alone(name).table() and got.n_shards == 6 and len(got) == 41 and len(got.failed) == 5 and got.settings == alone(name).settings
 
 
-@pytest.mark.parametrize('name', [pytest.param(o, marks=() if o in ('embed', 'fetch') else at_length) for o in VERBS])
+@pytest.mark.parametrize('name', [pytest.param(o, marks=() if o == 'embed' else at_length) for o in VERBS])
 def test_ray_gives_what_one_process_does(verbs, alone, name, two, tmp_path):
     got = verbs[name](tmp_path/'out', two)
     assert got.table() == alone(name).table() and got.worked == 41
@@ -296,7 +296,7 @@ def killer(out, pids, found, spare=()):
 
 
 @posix
-@pytest.mark.parametrize('kind', ['helper', 'worker of Ray'])
+@pytest.mark.parametrize('kind', ['helper', pytest.param('worker of Ray', marks=at_length)])
 def test_a_worker_is_killed(work, many, undisturbed, tmp_path, kind, request):
     who, pids, found = Local(2) if kind == 'helper' else request.getfixturevalue('two'), tmp_path/'pids', {}
     pids.mkdir()

@@ -3,8 +3,8 @@ import io
 
 import numpy as np
 import pytest
-from conftest import at_length
 import torch
+from conftest import at_length
 from PIL import Image
 from scipy.stats import spearmanr
 

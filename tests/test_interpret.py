@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import at_length
 import torch
+from conftest import at_length
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 

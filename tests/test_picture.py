@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import WHOLE
 import troublesome as tr
+from conftest import WHOLE
 from PIL import Image
 
 from lookalikes.picture import FORMATS, ImageError, Preprocess, contact_sheet, open_image, read_bytes, show_name, sniff

@@ -7,8 +7,8 @@ import time
 import forked
 import numpy as np
 import pytest
-from conftest import at_length
 import torch
+from conftest import at_length
 
 from lookalikes.backbone import Backbone
 from lookalikes.draw import draw

@@ -1,4 +1,4 @@
-"The benchmarks run from end to end on a few drawn pictures, and write results that name no place on this machine."
+"The benchmarks run from end to end on a few drawn pictures, most of them at length only, and write results that name no place on this machine."
 import json
 import os
 import platform

@@ -469,9 +469,10 @@ def train_and_kill(folder, out, seed):
     from lookalikes.classifier import Classifier
     out, rng, states, whole = Path(out), random.Random(seed), [], None
     cache = Path(os.environ['LOOKALIKES_CACHE'])/'features'
-    for i in range(6 if WHOLE else 3):
+    n = 6 if WHOLE else 3
+    for i in range(n):
         if i % 2: shutil.rmtree(out, ignore_errors=True)
-        if i < 2: shutil.rmtree(cache, ignore_errors=True)
+        if i < 2*n//3: shutil.rmtree(cache, ignore_errors=True)
         start, pid = time.monotonic(), os.fork()
         if not pid:
             try: main(['train', folder, '-o', str(out), '-q'])

@@ -105,7 +105,7 @@ def test_first_cells(lessons, python, wheel, pypi, tmp_path):
 import lookalikes
 print(json.dumps(dict(file=lookalikes.__file__, folder=os.listdir(), missing=[o for o in {sorted({r for o in lessons for r in roots(o)})} if importlib.util.find_spec(o) is None], ours=[o for o in sys.path if {str(ROOT)!r} in o])))'''
     cells = [s for o in lessons for s in ['%reset -f', *(c.source for c in opening(o) if c.cell_type == 'code')]]
-    done = start(tmp_path, python, [*cells, 'import importlib.util, subprocess, sys', *map(setup_cell, lessons), look], away(url), timeout=300)
+    done = start(tmp_path, python, [*cells, *map(setup_cell, lessons), look], away(url), timeout=300)
     assert asked[before:] == ['/simple/lookalikes/', f'/{wheel.name}'], 'the setup cell installs once'
     seen = json.loads(said(done, 'stdout').splitlines()[-1])
     assert seen['file'].startswith(str(tmp_path/'env')) and not seen['folder'] and not seen['missing'] and not seen['ours'], seen

@@ -1054,12 +1054,15 @@ def test_compose():
     assert int(service['stop_grace_period'].rstrip('s')) > ServerLimits().stop
 
 
+def pinned(): return [o for o in requirements().splitlines() if o and not o.startswith('#')]
+
+
 def test_pins():
     "Every requirement of serving, and of what it needs, has one version, which is one that settings.ini allows."
     from packaging.requirements import Requirement
     ini = ConfigParser(delimiters=['='])
     ini.read(ROOT/'settings.ini', encoding='utf-8')
-    pins = [Requirement(o) for o in requirements().splitlines() if o and not o.startswith('#')]
+    pins = [Requirement(o) for o in pinned()]
     assert all(len(p.specifier) == 1 and next(iter(p.specifier)).operator == '==' for p in pins)
     lines = lambda text: [Requirement(o) for o in text.split('\n') if o.strip()]
     base = {r.name.lower(): r for r in lines(ini['DEFAULT']['requirements'])}
@@ -1093,13 +1096,12 @@ def fresh(wheel, tmp_path_factory):
         r = subprocess.run([*map(str, args)], cwd=path, env=env, capture_output=True, text=True, timeout=600)
         if r.returncode and re.search(NO_INDEX, r.stderr): pytest.skip(f'no package index within reach: {r.stderr.strip().splitlines()[-1][:200]}')
         assert r.returncode == 0, f'{args}\n{r.stderr[-3000:]}'
-    pinned = ROOT/'lookalikes/requirements-serve.txt'
     if WHOLE:
         do(*([uv, 'venv', '--quiet', '--python', sys.executable, where] if uv else [sys.executable, '-m', 'venv', where]))
         pip = [uv, 'pip', 'install', '--quiet', '--python', bin/'python'] if uv else [bin/'python', '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
-        do(*pip, '-r', pinned)
+        do(*pip, '-r', ROOT/'lookalikes/requirements-serve.txt')
     else:
-        environment(where, needed(wheel, *(o for o in pinned.read_text().splitlines() if o.strip() and not o.lstrip().startswith('#'))))
+        environment(where, needed(wheel, *pinned()))
         pip = [sys.executable, '-m', 'pip', '--python', bin/'python', 'install', '--quiet', '--disable-pip-version-check']
     do(*pip, '--no-deps', wheel)
     def go(name, *args, **kw): return subprocess.Popen([str(bin/name), *map(str, args)], cwd=path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kw)

@@ -59,9 +59,10 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope='module')
 def site(scratch):
-    "The site that the command of CONTRIBUTING.md builds: its folder, what was said on the way, and its pages by their path."
+    "The site that README's command builds: its folder, what was said on the way, and its pages by their path."
     shutil.copytree(ROOT/'.ci', scratch/'.ci')
-    r = subprocess.run([sys.executable, '.ci/docs.py'], cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+    script, = re.findall(r'`python (\S+)`', (ROOT/'README.md').read_text(encoding='utf-8'))
+    r = subprocess.run([sys.executable, script], cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
     if r.returncode: pytest.fail('.ci/docs.py could not build the site:\n' + r.stderr[r.stderr.rfind('\nException: ')+1:], pytrace=False)
     out = scratch/'_docs'
     return SimpleNamespace(out=out, said=r.stderr, pages={p.relative_to(out).as_posix(): Page(p) for p in sorted(out.rglob('*.html'))})

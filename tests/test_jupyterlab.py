@@ -1,6 +1,7 @@
-"A newcomer's first hour: a fresh clone, installed as CONTRIBUTING says, opened in JupyterLab in a real Chromium, lesson 1 from `Run All Cells` to its end."
+"A newcomer's first hour: a fresh clone, installed as README says, opened in JupyterLab in a real Chromium, lesson 1 from `Run All Cells` to its end."
 import json
 import os
+import re
 import subprocess
 from importlib.metadata import distributions
 from pathlib import Path
@@ -10,7 +11,7 @@ from conftest import ROOT
 from lab import CHROMIUM, jupyter, launch
 from outside import away, environment
 
-LESSON = 'nbs/01_chihuahua_or_muffin.ipynb'
+LESSON, = re.findall(r'`jupyter lab (\S+)`', (ROOT/'README.md').read_text(encoding='utf-8'))
 CELLS = '''() => {
   const cells = window.jupyterapp?.shell.currentWidget?.content?.model?.cells, code = cells ? [...cells].filter(c => c.type == 'code') : []
   return code.map(c => { const all = c.outputs.toJSON(); return {

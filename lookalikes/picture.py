@@ -102,18 +102,17 @@ MAX_PIXELS = 100_000_000
 
 class _Quiet:
     "Silence Pillow's warnings, which name no file, while any thread opens a picture."
+    own = ('ignore', None, Warning, re.compile(r'PIL\.(?#lookalikes)'), 0)      # as `filterwarnings` would write it, and nobody else does
     def __init__(self): self.lock,self.n = threading.Lock(),0
     def __enter__(self):
         with self.lock:
-            if not self.n:
-                self.saved = warnings.catch_warnings()
-                self.saved.__enter__()
-                warnings.filterwarnings('ignore', module=r'PIL\.')
+            if not self.n: warnings.filters.insert(0, self.own)
             self.n += 1
     def __exit__(self, *args):
         with self.lock:
             self.n -= 1
-            if not self.n: self.saved.__exit__(*args)
+            # this one alone, to put back what was there would undo what other threads have set meanwhile; and again where one of them has put it back
+            while not self.n and self.own in warnings.filters: warnings.filters.remove(self.own)
 _quiet = _Quiet()
 
 def open_image(src:str|os.PathLike|bytes, # File, or its bytes

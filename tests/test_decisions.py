@@ -454,8 +454,9 @@ def test_killed_at_any_moment(killer, tmp_path):
     after = {n: v[0] for n, v in pictures(path).items() if '.history' not in n}
     for k in range(40 if WHOLE else 10):
         do = 'undo_apply' if k % 2 == 0 else 'apply'
-        cut = not killer(path, do, delay=rng.uniform(.3, 1.1)*whole)
+        cut = not killer(path, do, delay=(delay := rng.uniform(.3, 1.1)*whole))
         killed += cut
+        if not cut: whole = min(whole, delay)     # the first time it also imported
         sound(path, originals)
         if cut:
             d = Decisions(ImageSet.from_folder(path))

@@ -17,7 +17,7 @@ import troublesome as tr
 from conftest import WHOLE
 from PIL import Image
 
-from lookalikes.picture import FORMATS, ImageError, Preprocess, contact_sheet, open_image, read_bytes, show_name, sniff
+from lookalikes.picture import FORMATS, ImageError, Preprocess, _quiet, contact_sheet, open_image, read_bytes, show_name, sniff
 
 # A warning that escapes is an error here: nobody can tell from it which of 10,000 files it is about.
 pytestmark = pytest.mark.filterwarnings('error', 'ignore::PIL.Image.DecompressionBombWarning')
@@ -85,6 +85,19 @@ def test_opening_leaves_the_warning_filters_alone(folder):
     before = list(warnings.filters)
     files = [folder[0]/name for name in ('exif_far.jpg', 'exif_cut.jpg', 'turned_6.jpg')]*20
     with ThreadPoolExecutor(8) as ex: list(ex.map(attempt, files))
+    assert list(warnings.filters) == before
+
+
+def test_what_others_set_while_a_picture_is_opened_stays():
+    "tqdm, say, which hides a warning of its own while the first pictures are opened behind its bar."
+    before = list(warnings.filters)
+    _quiet.__enter__()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', category=ResourceWarning)
+        mine = warnings.filters[0]
+        _quiet.__exit__()
+        assert mine in warnings.filters and _quiet.own not in warnings.filters
+    with _quiet: assert warnings.filters[0] == _quiet.own
     assert list(warnings.filters) == before
 
 

@@ -29,6 +29,7 @@ PATIENT = LIMITS | dict(stall=15., receive=30., answer=60., stop=60.)     # for 
 # The server in a process of its own. Its audit hook notes every file that is opened for writing, every folder made, every look-up of a name and every connection.
 SERVER = '''
 import json, os, sys
+sys.dont_write_bytecode = True      # Python may be the first to import a module, and keep it compiled: no doing of the server's
 seen = []
 def hook(event, args):
     if event == 'open' and not isinstance(args[0], int) and ((isinstance(args[1], str) and set(args[1]) & set('wax+')) or (args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) and str(args[0]) not in ('/dev/null',): seen.append(f'{event} {args[0]}')

@@ -111,7 +111,7 @@ class _Quiet:
     def __exit__(self, *args):
         with self.lock:
             self.n -= 1
-            # this one alone, to put back what was there would undo what other threads have set meanwhile; and again where one of them has put it back
+            # This one alone: to put back the list as it was would undo what other threads have set meanwhile. Again, where one of them has put it back.
             while not self.n and self.own in warnings.filters: warnings.filters.remove(self.own)
 _quiet = _Quiet()
 

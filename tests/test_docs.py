@@ -63,7 +63,7 @@ def site(scratch):
     shutil.copytree(ROOT/'.ci', scratch/'.ci')
     script, = re.findall(r'`python (\S+)`', (ROOT/'README.md').read_text(encoding='utf-8'))
     r = subprocess.run([sys.executable, script], cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
-    if r.returncode: pytest.fail('.ci/docs.py could not build the site:\n' + r.stderr[r.stderr.rfind('\nException: ')+1:], pytrace=False)
+    if r.returncode: pytest.fail(f'{script} could not build the site:\n' + r.stderr[r.stderr.rfind('\nException: ')+1:], pytrace=False)
     out = scratch/'_docs'
     return SimpleNamespace(out=out, said=r.stderr, pages={p.relative_to(out).as_posix(): Page(p) for p in sorted(out.rglob('*.html'))})
 

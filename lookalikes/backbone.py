@@ -162,8 +162,7 @@ def pixels_model(body, prep:Preprocess):
 
 def _traced(model, size, outputs):
     "The graph of `model`, weights by the names they have in the model; seconds of work."
-    import logging, torch
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+    import torch
     inplace = [m for m in model.modules() if getattr(m, 'inplace', False)]
     for m in inplace: m.inplace = False     # the same graph in two thirds of the time: the exporter takes a `relu6_` apart, a `relu6` it knows
     try:
@@ -208,8 +207,9 @@ def export_onnx(model, # Takes uint8 pixels, batch x size x size x 3
                 *outputs # Names of its results
                ):
     "Write `model` as one ONNX file whose batch size is free, atomically. Of networks that differ in their weights alone, only the first is traced."
-    import onnxscript, torch
+    import logging, onnxscript, torch
     from lookalikes.trunk import folded
+    for o in 'torch.onnx','onnxscript': logging.getLogger(o).setLevel(logging.ERROR)     # exporter and optimizer tell of what they skip
     model = folded(model, torch.from_numpy(_noise(size)))       # half the layers, half the time that tracing takes
     shape = torch.__version__, onnxscript.__version__, size, outputs, repr(model), [(k, *v.shape, v.dtype) for k,v in model.state_dict().items()]
     kept = cache_dir()/'graphs'/f'traced-{hashlib.sha256(repr(shape).encode()).hexdigest()[:24]}.onnx'

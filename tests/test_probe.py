@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
+from packaging.version import Version
 
 from lookalikes import probe as probe_module
 from lookalikes.backbone import Backbone, Features
@@ -80,7 +82,8 @@ def test_a_large_set_is_not_copied_for_each_fold(monkeypatch):
         again = cross_validate(images, features=f).df
         most = tracemalloc.get_traced_memory()[1]
     finally: tracemalloc.stop()
-    assert most < 6*f.X.nbytes, f'{most/f.X.nbytes:.1f} times the features'
+    limit = 6 if Version(sklearn.__version__) >= Version('1.9') else 8       # an older one copies them once more, as float64
+    assert most < limit*f.X.nbytes, f'{most/f.X.nbytes:.1f} times the features'
     pd.testing.assert_frame_equal(once, again)
 
 

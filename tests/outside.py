@@ -38,7 +38,7 @@ def environment(path, dists):
     for dist in dists.values():
         for top in {f.parts[0] for f in dist.files or []} - {'..', '__pycache__', '/'}:
             if not (lent/top).exists() and dist.locate_file(top).exists(): (lent/top).symlink_to(dist.locate_file(top))
-    site = Path(sysconfig.get_path('purelib', 'venv' if 'venv' in sysconfig.get_scheme_names() else None, vars=dict(base=str(path), platbase=str(path))))
+    site = Path(sysconfig.get_path('purelib', 'venv' if 'venv' in sysconfig.get_scheme_names() else sysconfig.get_default_scheme(), vars=dict(base=str(path), platbase=str(path))))
     (site/'lent.pth').write_text(f'{lent}\n', encoding='utf-8')
     return path/('Scripts/python.exe' if os.name == 'nt' else 'bin/python')
 

@@ -355,14 +355,12 @@ import json, os, signal, sys, time
 import lookalikes.decisions as m
 from lookalikes.imageset import ImageSet
 def die_at(k):
-    left = [k]
-    def watched(f):
-        def g(*args, **kw):
-            left[0] -= 1
-            if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
-            return f(*args, **kw)
-        return g
-    for name in ('rename', 'replace', 'link', 'unlink', 'mkdir', 'rmdir', 'fsync'): setattr(os, name, watched(getattr(os, name)))
+    left, fsync = [k], os.fsync
+    def step():
+        left[0] -= 1
+        if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(lambda event, args: step() if event in ('os.rename', 'os.link', 'os.remove', 'os.mkdir', 'os.rmdir') else None)   # pathlib, too, whoever it calls
+    os.fsync = lambda fd: (step(), fsync(fd))[1]
 for line in sys.stdin:
     folder, do, k, delay = json.loads(line)
     pid = os.fork()

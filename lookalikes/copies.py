@@ -17,7 +17,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 
 from .backbone import Features
-from .imageset import ImageSet, n_cores
+from .imageset import ImageSet, n_cores, stacked
 from .measures import Measures
 from .picture import Sheet, contact_sheet, show_name
 from .workers import dealt
@@ -408,7 +408,7 @@ def find_copies(images:ImageSet, # Where to look: its rows that are not quaranti
     table = lambda at,score,evidence: pd.DataFrame(dict(a=measures.files[at[:, 0]], b=measures.files[at[:, 1]], kind='near', score=score, evidence=evidence), dtype=object)
     near = table(busy[pairs], (judged.agreeing/judged.detailed).to_numpy(), [_say(o) for o in judged.itertuples()])
     same = table(_equal_colours(measures.numbers, even), 1., 'both are one even colour, the same')
-    found = pd.concat([exact, near, same], ignore_index=True).astype(dict(score=float))
+    found = stacked(exact, near, same).astype(dict(score=float))
     return Copies(found.sort_values(['kind','score','a','b'], ascending=[True,False,True,True], ignore_index=True), images.with_facts(measures.facts))
 
 # %% ../nbs/parts/36_copies.ipynb #4f8ae2fe

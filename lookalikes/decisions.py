@@ -18,7 +18,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from filelock import FileLock
 
-from .imageset import MANIFEST, ImageSet, JsonLines, csv_text
+from .imageset import MANIFEST, ImageSet, JsonLines, csv_text, stacked
 from .picture import show_name
 
 # %% ../nbs/parts/29_decisions.ipynb #e98dbcf6
@@ -343,7 +343,7 @@ def _set(self:Decisions, df, rows, old, new):
     df,where,n = df.copy(),{f:i for i,f in enumerate(df.file)},0
     lost = [self._row(o['file']) for o in rows if o['file'] not in where and new == 'after' and o['file'] in self]
     if lost:
-        df = pd.concat([df, pd.DataFrame(lost)], ignore_index=True).fillna('')
+        df = stacked(df, pd.DataFrame(lost))
         where = {f:i for i,f in enumerate(df.file)}
     cols = {c:df[c].to_numpy(object, copy=True) for c in ('label','status','reason')}
     for o in rows:

@@ -20,7 +20,7 @@ import numpy as np, pandas as pd
 from filelock import FileLock, Timeout
 
 from .download import download, keeper, new_loop, prepare
-from .imageset import ImageSet, JsonLines, MANIFEST, csv_text, n_cores, watched, write_atomic
+from .imageset import ImageSet, JsonLines, MANIFEST, csv_text, n_cores, stacked, watched, write_atomic
 from .picture import show_name
 from .web import Limits, Web
 
@@ -213,7 +213,7 @@ class Settling:
     def manifest(self) -> ImageSet:
         "The pictures held before, as they were, and those settled since."
         new = pd.DataFrame([o for o in self.new if o['file'] not in set(self.held.df.file)], dtype=object)
-        return ImageSet(pd.concat([self.held.df, new], ignore_index=True).fillna('') if len(new) else self.held.df, self.held.path)
+        return ImageSet(stacked(self.held.df, new), self.held.path)
 
 # %% ../nbs/parts/22_fetch.ipynb #4b4352fd
 @dataclass

@@ -153,8 +153,8 @@ class ErrorBy:
         import matplotlib.pyplot as plt
         t = self.table[::-1]
         if ax is None: ax = plt.subplots(figsize=(6, .24*len(t)+1), layout='constrained')[1]
-        at,rate = np.arange(len(t)), 100*t.error_rate
-        ax.errorbar(rate, at, xerr=[rate-100*t.low, 100*t.high-rate], fmt='o', ms=5, capsize=2, color='#0072B2')
+        at,(rate,low,high) = np.arange(len(t)), 100*t[['error_rate','low','high']].to_numpy(float).T
+        ax.errorbar(rate, at, xerr=[rate-low, high-rate], fmt='o', ms=5, capsize=2, color='#0072B2')
         if len(t): ax.axvline(100*t.errors.sum()/t.n.sum(), color='#D55E00', lw=1, ls='--', label='all')
         ax.set_yticks(at, [f'{g}  ({n:,})' for g,n in zip(t.index, t.n)], fontsize=8, parse_math=False)
         ax.set(xlabel='error, %', ylabel=self.column, xlim=(-.015*max(100*t.high.max(), 1) if len(t) else 0, None), title=f'by chance as unequal with p = {self.p:.2g}')

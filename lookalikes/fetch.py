@@ -12,6 +12,7 @@ __all__ = ['PLAN', 'OWN_FILES', 'LONG', 'label_problem', 'label_like', 'interlea
 import asyncio, json, os, re, subprocess, sys, threading, time, unicodedata
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -246,24 +247,25 @@ def _kinds(reasons):
 # %% ../nbs/parts/22_fetch.ipynb #bfa7ecb8
 def _in_thread(coroutine, tick):
     "Run `coroutine` in an event loop of its own, calling `tick` meanwhile; an exception here or there ends both."
-    loop,box = prepare(new_loop()),{}
+    loop,box,ended = prepare(new_loop()),{},threading.Event()
     def work():
         asyncio.set_event_loop(loop)
         try: loop.run_until_complete(task)
         except BaseException as e: box['error'] = e
         finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
+            try:
+                loop.run_until_complete(loop.shutdown_asyncgens())
+                loop.close()
+            finally: ended.set()
     task = loop.create_task(coroutine)
-    thread = threading.Thread(target=work, name='fetch', daemon=True)
-    thread.start()
+    threading.Thread(target=work, name='fetch', daemon=True).start()
+    # not `join`: until Python 3.13, one that Ctrl-C interrupts takes the thread for ended, and what it still settles would miss the manifest
     try:
-        while thread.is_alive():
-            thread.join(.1)
-            tick()
+        while not ended.wait(.1): tick()
+        tick()
     except BaseException:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        with suppress(RuntimeError): loop.call_soon_threadsafe(task.cancel)     # it has just closed
+        ended.wait()
         raise
     if 'error' in box: raise box['error']
 

@@ -1,11 +1,14 @@
 "The download engine against a server that goes wrong in every way: see fault_server.py."
+import asyncio
 import hashlib
 import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 
@@ -15,7 +18,7 @@ import pytest
 from conftest import WHOLE
 from fault_server import BEHAVIOURS, expected
 
-from lookalikes.fetch import Work, fetch, interleave, label_problem
+from lookalikes.fetch import Work, _in_thread, fetch, interleave, label_problem
 from lookalikes.imageset import ImageSet
 from lookalikes.web import Limits
 
@@ -225,6 +228,23 @@ def test_ctrl_c_leaves_a_valid_dataset(server, tmp_path):
     err, out = p.stderr.read(), p.stdout.read()
     assert p.wait(20) and 'KeyboardInterrupt' in err and 'done' not in out
     assert len(ImageSet.load(tmp_path/'set')) == 60
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='signals')
+def test_ctrl_c_waits_for_what_is_under_way():
+    "What the other thread settles after the interruption belongs into the manifest, too."
+    ended = []
+    async def slow():
+        try: await asyncio.sleep(60)
+        finally:
+            time.sleep(.3)
+            ended.append(1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(.25, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt): _in_thread(slow(), lambda: None)
+    finally: signal.signal(signal.SIGINT, before)
+    assert ended
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='signals')

@@ -21,7 +21,7 @@ from .backbone import DEFAULT, Backbone, Features, embed
 from .clean import label_issues, leaks, merge_duplicates, outliers
 from .copies import Copies, find_copies
 from .decisions import quarantine
-from .imageset import ImageSet, write_atomic
+from .imageset import ImageSet, stacked, write_atomic
 from .measures import Measures
 from .picture import ImageError, data_uri, open_image, show_name, thumbnail
 from .predictions import Predictions
@@ -154,8 +154,7 @@ def _judged(found, copies, measures, features, seed, start):
 
 def _in_order(parts):
     columns = ['file','kind','score','evidence','other','suggested']
-    full = lambda o: o.assign(**{c:'' for c in ('other','suggested') if c not in o})[columns]
-    t = pd.concat([full(o) for o in parts if len(o)] or [pd.DataFrame(columns=columns)], ignore_index=True)
+    t = stacked(pd.DataFrame(columns=columns), *parts)[columns]
     t['order'] = t.kind.map({k:i for i,k in enumerate(KINDS)})
     return t.sort_values(['order','score','file'], ascending=[True,False,True], kind='stable').drop(columns='order').reset_index(drop=True)
 

@@ -111,7 +111,8 @@ class ImageSet:
 def stacked(*tables:pd.DataFrame) -> pd.DataFrame: # All their rows in order, numbered anew, and all their columns
     "Tables under one another; '' where one lacks a column."
     columns = list(dict.fromkeys(c for t in tables for c in t))
-    return pd.concat([t.reindex(columns=columns, fill_value='') for t in tables if len(t)] or [tables[0].reindex(columns=columns)], ignore_index=True)
+    whole = [t.reindex(columns=columns, fill_value='') for t in tables]
+    return pd.concat([t for t in whole if len(t)] or whole[:1], ignore_index=True)      # an empty one has no say in what a column holds
 
 # %% ../nbs/parts/01_imageset.ipynb #07a7c2ed
 SPLIT_NAMES = {'train':'train', 'training':'train', 'valid':'valid', 'val':'valid', 'validation':'valid', 'test':'test', 'testing':'test'}

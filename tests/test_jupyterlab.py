@@ -60,7 +60,7 @@ def test_lesson_1_runs_to_its_end(clone, tmp_path):
             assert sum(c['pictures'] for c in cells) >= 6, 'two charts, and contact sheets of what was found'
             page.wait_for_function("() => /Idle/.test(document.querySelector('#jp-main-statusbar')?.innerText || '')")
             page.wait_for_function("() => { const all = [...document.querySelectorAll('.jp-OutputArea-output img')]; return all.length && all.every(o => o.naturalWidth) }")
-            page.locator('.jp-OutputArea-output img[alt]').last.evaluate('o => o.scrollIntoView()')     # older ones hide what is out of sight
+            page.locator('.jp-OutputArea-output img[alt]').last.evaluate('o => o.scrollIntoView()')     # JupyterLab 4.3 and 4.4 hide what is out of sight
             if shots := os.environ.get('LOOKALIKES_SHOTS'): page.screenshot(path=Path(shots)/'jupyterlab-lesson-1.png')
             page.keyboard.press('Control+s')
             page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
